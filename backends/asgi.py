@@ -1,0 +1,40 @@
+"""The few things every ASGI app here does with a request: read it whole, notice who leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from backends.base import Receive
+
+
+async def whole_body(receive: Receive) -> bytes:
+    """The body, already bounded by the router."""
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has left. Call it only after the body was read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, or cancel it as soon as the client has left; then nobody is left to tell."""
+    task = asyncio.create_task(work)
+    leaving = asyncio.create_task(disconnected(receive))
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()

@@ -1,0 +1,87 @@
+"""The one door to mlx-lm: its import, its models' list and its version.
+
+Importing `mlx_lm` lowers this process's limit of open files, which the daemon and its children
+would keep; importing one of its model modules may end the process (`olmo` calls `sys.exit`).
+Nothing here is imported before the first MLX model is loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_import_lock = threading.Lock()
+_MODEL_CLASS = re.compile(rb"^class Model\b|^from \S+ import .*\bModel\b", re.MULTILINE)
+
+
+def load(name: str) -> Any:
+    """Import a module of mlx or mlx-lm, with this process's limits as they were.
+
+    Raises:
+        ImportError: it is not installed, or it tried to end the process.
+    """
+    import resource
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with _import_lock:
+        unchanged = resource.setrlimit
+        resource.setrlimit = lambda *_: None
+        try:
+            return importlib.import_module(name)
+        except SystemExit as error:
+            raise ImportError(f"{name} ended while it was imported: {error}") from None
+        finally:
+            resource.setrlimit = unchanged
+
+
+def version() -> str | None:
+    try:
+        return importlib.metadata.version("mlx-lm")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def folder() -> Path | None:
+    """The installed package's folder, found without importing it."""
+    spec = importlib.util.find_spec("mlx_lm")
+    places = spec.submodule_search_locations if spec else None
+    return Path(next(iter(places))) if places else None
+
+
+@dataclass(frozen=True, slots=True)
+class Supported:
+    """Architectures of the installed mlx-lm, read from its files without importing them.
+
+    `remapped` gives the module for a `model_type` that has none of its own name.
+    """
+
+    modules: frozenset[str]
+    remapped: dict[str, str]
+
+    def module(self, model_type: str) -> str | None:
+        name = self.remapped.get(model_type, model_type)
+        return name if name in self.modules else None
+
+
+def supported(package: Path) -> Supported:
+    files = (package / "models").glob("*.py")
+    modules = {file.stem for file in files if _MODEL_CLASS.search(file.read_bytes())}
+    return Supported(frozenset(modules), _remapped(package / "utils.py"))
+
+
+def _remapped(source: Path) -> dict[str, str]:
+    """`MODEL_REMAPPING`, a literal in mlx-lm's `utils.py`; empty should it move away."""
+    for node in ast.parse(source.read_text()).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="MODEL_REMAPPING")], value=literal):
+                value = ast.literal_eval(literal)
+                return {str(key): str(name) for key, name in value.items()}
+    return {}

@@ -1,0 +1,96 @@
+"""Samplers and logits processors for one request, that share a batch with others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from backends.mlx import library
+from backends.wire.request import Sampling
+
+T = TypeVar("T", int, float)
+
+PENALTY_WINDOW = 64
+"""Tokens that penalties look back on, as in llama.cpp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a request that says nothing gets: `generation_config.json`, else llama.cpp's values,
+    so that the same silence means the same on both engines."""
+
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+
+
+def defaults(generation_config: dict[str, Any]) -> Defaults:
+    if generation_config.get("do_sample") is False:
+        return Defaults(temperature=0.0)
+    if "temperature" not in generation_config:
+        return Defaults()
+    return Defaults(
+        temperature=float(generation_config["temperature"] or 0.0),
+        top_p=float(generation_config.get("top_p") or 1.0),
+        top_k=int(generation_config.get("top_k") or 0),
+        min_p=float(generation_config.get("min_p") or 0.0),
+    )
+
+
+def make_sampler(sampling: Sampling, usual: Defaults) -> Any:
+    """A sampler over log-probabilities [rows, vocabulary]; equal parameters share one object,
+    and rows that share it are sampled in one call. A seed has a sampler of its own."""
+    temperature = _first(sampling.temperature, usual.temperature)
+    top_p = _first(sampling.top_p, usual.top_p)
+    top_k = max(0, _first(sampling.top_k, usual.top_k))
+    min_p = _first(sampling.min_p, usual.min_p)
+    if sampling.seed is None or temperature == 0:
+        return _shared_sampler(temperature, top_p, top_k, min_p)
+    return _seeded_sampler(sampling.seed, temperature, top_p, top_k, min_p)
+
+
+@lru_cache(maxsize=64)
+def _shared_sampler(temperature: float, top_p: float, top_k: int, min_p: float) -> Any:
+    module = library.load("mlx_lm.sample_utils")
+    return module.make_sampler(temp=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+
+
+def _seeded_sampler(seed: int, temperature: float, top_p: float, top_k: int, min_p: float) -> Any:
+    """The same distribution, drawn with a key of its own: independent of the batch around it."""
+    mx = library.load("mlx.core")
+    module = library.load("mlx_lm.sample_utils")
+    key = mx.random.key(seed % 2**64)
+
+    def sample(logprobs: Any) -> Any:
+        nonlocal key
+        key, now = mx.random.split(key)
+        if 0 < top_p < 1:
+            logprobs = module.apply_top_p(logprobs, top_p)
+        if min_p > 0:
+            logprobs = module.apply_min_p(logprobs, min_p, 1)
+        if top_k > 0:
+            logprobs = module.apply_top_k(logprobs, min(top_k, logprobs.shape[-1] - 1))
+        return mx.random.categorical(logprobs / temperature, key=now)
+
+    return sample
+
+
+def make_processors(sampling: Sampling) -> list[Any]:
+    """Penalties and biases on the logits; empty for most requests."""
+    module = library.load("mlx_lm.sample_utils")
+    processors: list[Any] = module.make_logits_processors(
+        logit_bias=dict(sampling.logit_bias) or None,
+        repetition_penalty=sampling.repetition_penalty,
+        repetition_context_size=PENALTY_WINDOW,
+        presence_penalty=sampling.presence_penalty,
+        presence_context_size=PENALTY_WINDOW,
+        frequency_penalty=sampling.frequency_penalty,
+        frequency_context_size=PENALTY_WINDOW,
+    )
+    return processors
+
+
+def _first(value: T | None, otherwise: T) -> T:
+    return otherwise if value is None else value

@@ -1,0 +1,281 @@
+"""An instance whose engine is a child process with an HTTP server of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psutil
+
+from backends import memory
+from backends.base import (
+    InstanceOptions,
+    InstanceState,
+    InstanceStatus,
+    Lifecycle,
+    Receive,
+    Scope,
+    Send,
+)
+from backends.child import Child
+from backends.errors import EngineDiedError, EngineError, EngineMissingError, EngineStartError
+from backends.proxy import Endpoint, Proxy, TcpEndpoint, UnixEndpoint
+
+log = logging.getLogger("router.engine")
+
+POLL_SECONDS = (0.01, 0.02, 0.05, 0.1)
+PORT_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """How one engine is run as a server, and how it shows that it works.
+
+    `command` gives the argument vector for an endpoint; `unix` says which kind the engine can
+    listen on. `canary` is a request that makes it generate one token.
+    """
+
+    engine: str
+    version: str | None
+    command: Callable[[Endpoint], list[str]]
+    unix: bool = True
+    health_path: str = "/health"
+    canary_path: str = "/v1/completions"
+    canary: dict[str, Any]
+    idle_seconds: float | None = None
+
+
+class ServedByChild:
+    """One model served by one child process; an `Instance`.
+
+    Ready means that it has generated a token. Concurrent callers of `ensure_ready` share one
+    start, and one that gives up does not end it for the others. A failed instance can be
+    started again.
+    """
+
+    def __init__(self, model: str, service: Service, options: InstanceOptions) -> None:
+        self.model = model
+        self._service = service
+        self._options = options
+        self._life = Lifecycle()
+        self._child: Child | None = None
+        self._proxy: Proxy | None = None
+        self._start: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._failed = asyncio.Event()
+        self._load_seconds: float | None = None
+        self._words: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{self._service.engine} {self.model} {self._life!r}>"
+
+    def status(self) -> InstanceStatus:
+        child = self._child
+        return InstanceStatus(
+            model=self.model,
+            engine=self._service.engine,
+            version=self._service.version,
+            state=self._life.state,
+            reason=self._life.reason,
+            pid=child.pid if child else None,
+            resident_bytes=memory.resident_bytes(child.pid) if child else None,
+            load_seconds=self._load_seconds,
+            last_words=child.last_words() if child else self._words,
+        )
+
+    async def ensure_ready(self) -> None:
+        if self._life.state is InstanceState.READY:
+            return
+        if self._start is None or self._start.done():
+            self._start = asyncio.create_task(self._bring_up())
+        await asyncio.shield(self._start)
+
+    async def wait_failed(self) -> None:
+        await self._failed.wait()
+
+    async def stop(self, grace_seconds: float) -> None:
+        await asyncio.shield(self._stop(grace_seconds))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        proxy = self._proxy
+        if proxy is None or self._life.state is not InstanceState.READY:
+            raise self._death()
+        await proxy(scope, receive, send)
+
+    # Starting
+
+    async def _bring_up(self) -> None:
+        began = time.monotonic()
+        self._life.to(InstanceState.STARTING)
+        self._failed.clear()
+        try:
+            async with asyncio.timeout(self._options.start_timeout_seconds):
+                await self._start_child()
+                await self._prove()
+        except BaseException as error:
+            failure = self._start_error(error)
+            await self._clear(0.0)
+            if self._life.state is InstanceState.STARTING:
+                self._life.to(InstanceState.FAILED, str(failure))
+            raise failure from error
+        self._load_seconds = time.monotonic() - began
+        self._life.to(InstanceState.READY)
+        self._watch = asyncio.create_task(self._watch_child())
+
+    async def _start_child(self) -> None:
+        for attempt in range(PORT_TRIES):
+            endpoint = self._endpoint()
+            self._child = await self._spawn(endpoint)
+            self._proxy = Proxy(
+                endpoint,
+                engine=self._service.engine,
+                model=self.model,
+                idle_seconds=self._service.idle_seconds,
+            )
+            if await self._listens(endpoint):
+                return
+            log.warning("%s: its port was taken by another program", self.model)
+            await self._clear(0.0)
+            if attempt + 1 == PORT_TRIES:
+                raise self._error("did not get a port of its own")
+
+    async def _spawn(self, endpoint: Endpoint) -> Child:
+        return await Child.spawn(
+            self._service.command(endpoint),
+            on_line=lambda line: log.debug("%s | %s", self.model, line),
+        )
+
+    async def _listens(self, endpoint: Endpoint) -> bool:
+        """Wait for its health; False when what answers there is not our process."""
+        assert self._child is not None and self._proxy is not None
+        for attempt in range(10**9):
+            if not self._child.running:
+                raise self._error("ended while it loaded the model")
+            with contextlib.suppress(httpx.TransportError):
+                status, _ = await self._proxy.fetch("GET", self._service.health_path)
+                if not self._is_ours(endpoint):
+                    return False
+                if status == 200:
+                    break
+            pause = POLL_SECONDS[min(attempt // 10, len(POLL_SECONDS) - 1)]
+            await asyncio.wait([self._child.exited], timeout=pause)
+        return True
+
+    def _is_ours(self, endpoint: Endpoint) -> bool:
+        """A Unix socket in our private folder is ours; a port is if a descendant listens there."""
+        if isinstance(endpoint, UnixEndpoint):
+            return True
+        assert self._child is not None
+        try:
+            guard = psutil.Process(self._child.pid)
+            family = [guard, *guard.children(recursive=True)]
+            return any(_listens_on(process, endpoint.port) for process in family)
+        except psutil.Error:
+            return False
+
+    async def _prove(self) -> None:
+        """One generated token: a green health check proves nothing."""
+        assert self._child is not None and self._proxy is not None
+        body = json.dumps(self._service.canary).encode()
+        asking = asyncio.create_task(self._proxy.fetch("POST", self._service.canary_path, body))
+        try:
+            either: list[asyncio.Future[Any]] = [asking, self._child.exited]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise self._error("ended at its first token")
+            status, answer = asking.result()
+        except httpx.TransportError as error:
+            raise self._error("ended at its first token") from error
+        finally:
+            asking.cancel()
+        if status != 200:
+            log.warning("%s: canary: %s", self.model, answer[:500].decode("utf-8", "replace"))
+            raise self._error(f"loaded the model and could not generate a token (status {status})")
+
+    def _endpoint(self) -> Endpoint:
+        if self._service.unix:
+            return UnixEndpoint(self._options.runtime_dir / f"{secrets.token_hex(4)}.sock")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return TcpEndpoint(probe.getsockname()[1])
+
+    # Ending
+
+    async def _watch_child(self) -> None:
+        assert self._child is not None
+        status = await asyncio.shield(self._child.exited)
+        if self._life.state is InstanceState.READY:
+            self._life.to(InstanceState.FAILED, f"it ended with status {status}")
+            self._failed.set()
+
+    async def _stop(self, grace_seconds: float) -> None:
+        if self._life.state is InstanceState.STOPPED:
+            return
+        if self._life.state is not InstanceState.STOPPING:
+            self._life.to(InstanceState.STOPPING)
+        if self._start is not None and not self._start.done():
+            self._start.cancel()
+            await asyncio.wait([self._start])
+        await self._clear(grace_seconds)
+        if self._life.state is InstanceState.STOPPING:
+            self._life.to(InstanceState.STOPPED)
+
+    async def _clear(self, grace_seconds: float) -> None:
+        """End the process and everything that belongs to it. A second call may be less patient."""
+        child, proxy = self._child, self._proxy
+        if self._watch is not None:
+            self._watch.cancel()
+        if child is not None:
+            await child.stop(grace_seconds)
+            self._words = child.last_words()
+        if proxy is not None:
+            await proxy.aclose()
+        self._child = self._proxy = None
+
+    # Errors
+
+    def _error(self, what: str) -> EngineStartError:
+        words = self._child.last_words() if self._child else ()
+        return EngineStartError(
+            f"{self._service.engine} {what}.",
+            engine=self._service.engine,
+            model=self.model,
+            last_words=words,
+        )
+
+    def _start_error(self, error: BaseException) -> BaseException:
+        if isinstance(error, TimeoutError):
+            seconds = self._options.start_timeout_seconds
+            return self._error(f"was not ready after {seconds:g} s")
+        if isinstance(error, OSError):
+            return EngineMissingError(
+                f"{self._service.engine} could not be started: {error.strerror or error}.",
+                engine=self._service.engine,
+                model=self.model,
+            )
+        return error
+
+    def _death(self) -> EngineError:
+        return EngineDiedError(
+            f"{self._service.engine} is not running with {self.model} any more; ask again.",
+            engine=self._service.engine,
+            model=self.model,
+            last_words=self._words,
+        )
+
+
+def _listens_on(process: psutil.Process, port: int) -> bool:
+    try:
+        connections = process.net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)

@@ -1,0 +1,269 @@
+"""OpenAI's completion requests, parsed and validated for the engines that we serve ourselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.errors import BadRequestError
+
+Json = dict[str, Any]
+
+MAX_STOPS = 16
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """None means: the model's own default, else the engine's."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """A chat request has `messages`, a text request has `prompt` (text or token ids)."""
+
+    messages: tuple[Json, ...] = ()
+    prompt: str | tuple[int, ...] = ""
+    tools: tuple[Json, ...] = ()
+    template_arguments: Json = field(default_factory=dict)
+    stream: bool = False
+    include_usage: bool = False
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = Sampling()
+
+    @property
+    def chat(self) -> bool:
+        return bool(self.messages)
+
+
+# What a request may ask for that not every engine has: name → does this body ask for it?
+FEATURES: Mapping[str, Callable[[Json], bool]] = {
+    "n": lambda body: body.get("n") not in (None, 1),
+    "best_of": lambda body: body.get("best_of") not in (None, 1),
+    "logprobs": lambda body: bool(body.get("logprobs")) or body.get("logprobs") == 0,
+    "top_logprobs": lambda body: bool(body.get("top_logprobs")),
+    "response_format": lambda body: _kind(body.get("response_format")) not in (None, "text"),
+    "tool_choice": lambda body: body.get("tool_choice") not in (None, "auto", "none"),
+    "seed": lambda body: body.get("seed") is not None,
+    "logit_bias": lambda body: bool(body.get("logit_bias")),
+    "echo": lambda body: bool(body.get("echo")),
+    "suffix": lambda body: bool(body.get("suffix")),
+    "grammar": lambda body: bool(body.get("grammar")),
+    "json_schema": lambda body: bool(body.get("json_schema")),
+}
+
+
+def parse(raw: bytes, *, chat: bool, engine: str, supported: frozenset[str]) -> GenerationRequest:
+    """The request in `raw`; unknown fields are ignored.
+
+    Raises:
+        BadRequestError: naming the field that is wrong, or that `engine` cannot honour.
+    """
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise BadRequestError("The request body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise BadRequestError("The request body must be a JSON object.")
+    for name, asks in FEATURES.items():
+        if name not in supported and asks(body):
+            raise BadRequestError(
+                f"`{name}` is not supported by {engine}; leave it out or choose a model that "
+                "another engine runs.",
+                param=name,
+            )
+    return _request(Fields(body), chat)
+
+
+def _request(fields: Fields, chat: bool) -> GenerationRequest:
+    options = fields.object("stream_options")
+    limit = fields.integer("max_completion_tokens", low=1)
+    if limit is None:
+        limit = fields.integer("max_tokens", low=1)
+    return GenerationRequest(
+        messages=_messages(fields.body.get("messages")) if chat else (),
+        prompt="" if chat else _prompt(fields.body.get("prompt")),
+        tools=_tools(fields) if chat else (),
+        template_arguments=fields.object("chat_template_kwargs"),
+        stream=fields.boolean("stream"),
+        include_usage=bool(options.get("include_usage")),
+        max_tokens=limit,
+        stop=_stop(fields.body.get("stop")),
+        sampling=_sampling(fields),
+    )
+
+
+class Fields:
+    """Typed access to a body; a wrong type or range names the field."""
+
+    def __init__(self, body: Json) -> None:
+        self.body = body
+
+    def boolean(self, name: str) -> bool:
+        value = self.body.get(name)
+        if not isinstance(value, bool | None):
+            raise _wrong(name, "must be true or false")
+        return bool(value)
+
+    def integer(self, name: str, *, low: int | None = None) -> int | None:
+        value = self.body.get(name)
+        if value is None:
+            return None
+        if type(value) is not int:
+            raise _wrong(name, "must be a whole number")
+        if low is not None and value < low:
+            raise _wrong(name, f"must be at least {low}")
+        return value
+
+    def number(self, name: str, low: float, high: float) -> float | None:
+        value = self.body.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong(name, "must be a number")
+        if not low <= value <= high:
+            raise _wrong(name, f"must be between {low:g} and {high:g}")
+        return float(value)
+
+    def object(self, name: str) -> Json:
+        value = self.body.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise _wrong(name, "must be an object")
+        return dict(value)
+
+
+def _sampling(fields: Fields) -> Sampling:
+    penalty = fields.number("repetition_penalty", 0.01, 10)
+    return Sampling(
+        temperature=fields.number("temperature", 0, 100),
+        top_p=fields.number("top_p", 0, 1),
+        top_k=fields.integer("top_k", low=-1),
+        min_p=fields.number("min_p", 0, 1),
+        seed=fields.integer("seed"),
+        repetition_penalty=penalty or fields.number("repeat_penalty", 0.01, 10),
+        presence_penalty=fields.number("presence_penalty", -2, 2),
+        frequency_penalty=fields.number("frequency_penalty", -2, 2),
+        logit_bias=_logit_bias(fields.object("logit_bias")),
+    )
+
+
+def _logit_bias(value: Json) -> dict[int, float]:
+    try:
+        return {int(token): float(bias) for token, bias in value.items()}
+    except (TypeError, ValueError):
+        raise _wrong("logit_bias", "must map token ids to numbers") from None
+
+
+def _messages(value: Any) -> tuple[Json, ...]:
+    if not isinstance(value, list) or not value:
+        raise _wrong("messages", "must be a list with at least one message")
+    return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(value))
+
+
+def _message(message: Any, where: str) -> Json:
+    """With text content, and with arguments of tool calls as the objects that templates expect."""
+    if not isinstance(message, dict):
+        raise _wrong(where, "must be an object")
+    role = message.get("role")
+    if role not in ROLES:
+        raise _wrong(f"{where}.role", f"must be one of {', '.join(sorted(ROLES))}")
+    plain = {**message, "role": "system" if role == "developer" else role}
+    plain["content"] = _content(message.get("content"), f"{where}.content")
+    if message.get("tool_calls"):
+        plain["tool_calls"] = _tool_calls(message["tool_calls"], f"{where}.tool_calls")
+    return plain
+
+
+def _content(value: Any, where: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise _wrong(where, "must be text or a list of parts")
+    return "".join(_part(part, f"{where}[{i}]") for i, part in enumerate(value))
+
+
+def _part(part: Any, where: str) -> str:
+    kind = _kind(part)
+    if kind != "text":
+        raise _wrong(where, f"is of type {str(kind)[:30]!r}; this model reads text only")
+    if not isinstance(part.get("text"), str):
+        raise _wrong(f"{where}.text", "must be text")
+    return str(part["text"])
+
+
+def _tool_calls(value: Any, where: str) -> list[Json]:
+    if not isinstance(value, list):
+        raise _wrong(where, "must be a list")
+    return [_tool_call(call, f"{where}[{i}]") for i, call in enumerate(value)]
+
+
+def _tool_call(call: Any, where: str) -> Json:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise _wrong(f"{where}.function", "must be an object with a name")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            raise _wrong(f"{where}.function.arguments", "must be JSON") from None
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _tools(fields: Fields) -> tuple[Json, ...]:
+    value = fields.body.get("tools")
+    if value is None or fields.body.get("tool_choice") == "none":
+        return ()
+    if not isinstance(value, list):
+        raise _wrong("tools", "must be a list")
+    for i, tool in enumerate(value):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise _wrong(f"tools[{i}].function", "must be an object with a name")
+    return tuple(value)
+
+
+def _prompt(value: Any) -> str | tuple[int, ...]:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int):
+        return _prompt(value[0])
+    if isinstance(value, list) and value and all(type(token) is int for token in value):
+        return tuple(value)
+    if isinstance(value, list) and len(value) > 1:
+        raise _wrong("prompt", "may hold one prompt only; send the others in requests of their own")
+    raise _wrong("prompt", "must be text or a list of token ids")
+
+
+def _stop(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else ([] if value is None else value)
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise _wrong("stop", "must be text or a list of texts")
+    if len(stops) > MAX_STOPS:
+        raise _wrong("stop", f"may hold at most {MAX_STOPS} texts")
+    return tuple(stop for stop in stops if stop)
+
+
+def _kind(value: Any) -> Any:
+    return value.get("type") if isinstance(value, dict) else None
+
+
+def _wrong(name: str, what: str) -> BadRequestError:
+    return BadRequestError(f"`{name}` {what}.", param=name)
