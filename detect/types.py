@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-
-NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
 
 class WeightFormat(StrEnum):
@@ -136,9 +133,9 @@ class SafetensorsDetails:
     """What the engines' verdicts need to know of safetensors headers and the configs beside."""
 
     tensor_count: int
-    dtype_bytes: Mapping[str, int] = NO_VALUES
+    dtype_bytes: Mapping[str, int] = field(default_factory=dict)
     """Bytes stored per safetensors dtype (`F16`, `BF16`, `U32`, …)."""
-    census: Mapping[str, int] = NO_VALUES
+    census: Mapping[str, int] = field(default_factory=dict)
     """Linear prefixes per class of the census table, e.g. `{"mlx-affine": 14, "plain": 1}`."""
     quantized_widths: frozenset[tuple[int, int]] = frozenset()
     """Distinct `(bits, group_size)` found over the quantised MLX tensors."""
@@ -153,9 +150,9 @@ class SafetensorsDetails:
     """Prefix before `model.`/`layers.`, e.g. `language_model.` in vision conversions."""
     architectures: tuple[str, ...] = ()
     tied_embeddings: bool = False
-    config: Mapping[str, Any] = NO_VALUES
+    config: Mapping[str, Any] = field(default_factory=dict)
     """`config.json` as parsed: a claim, of which engines believe different parts."""
-    side_config: Mapping[str, Any] = NO_VALUES
+    side_config: Mapping[str, Any] = field(default_factory=dict)
     """`quantize_config.json`, `quant_config.json` or `hf_quant_config.json`, if any."""
     files_beside: frozenset[str] = frozenset()
     """Names of the other files in the folder (`tokenizer.json`, `modules.json`, …)."""
@@ -167,7 +164,7 @@ class GGUFDetails:
 
     version: int
     tensor_count: int
-    tensor_type_bytes: Mapping[str, int] = NO_VALUES
+    tensor_type_bytes: Mapping[str, int] = field(default_factory=dict)
     """Bytes per ggml type name (`Q4_K`, `F32`, …)."""
     tokenizer_model: str | None = None
     tokenizer_pre: str | None = None
@@ -176,7 +173,7 @@ class GGUFDetails:
     expert_count: int = 0
     embedded_projector: bool = False
     """Vision or audio tensors inside the text file: Ollama's own layout."""
-    metadata: Mapping[str, Any] = NO_VALUES
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     """The scalar and short-array metadata; token arrays are never kept."""
 
 
@@ -247,5 +244,5 @@ class ScanReport:
     """Everything found under the given folders. One bad folder never spoils a scan."""
 
     models: tuple[ModelInfo, ...] = ()
-    skipped: tuple[Skipped, ...] = field(default=())
+    skipped: tuple[Skipped, ...] = ()
     seconds: float = 0.0

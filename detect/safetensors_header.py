@@ -1,0 +1,161 @@
+"""Read a safetensors header: bounded, checked, never a weight.
+
+The format: an unsigned 64-bit little-endian length N, N bytes of JSON, then the data. Every
+tensor names its dtype, shape and `[begin, end)` in the data, which they cover without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detect.errors import HeaderError
+
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself ("header too large")."""
+
+MAX_DIMENSION = 2**32
+LFS_MAGIC = b"version https://git-lfs"
+
+DTYPE_BITS: Mapping[str, int] = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """Tensors by name and the free `__metadata__`; `data_bytes` is the sum of the tensors."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    data_bytes: int
+
+
+def read_header(path: Path) -> SafetensorsHeader:
+    """The header of one file.
+
+    Raises:
+        HeaderError: with a reason code: a Git-LFS pointer, empty, truncated or corrupt.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(min(size, 1 << 16))
+        length = _length(path, start, size)
+        raw = bytearray(start[8 : 8 + length])
+        while len(raw) < length:
+            more = file.read(min(length - len(raw), 1 << 20))
+            if not more:
+                raise _truncated(path, "it ends inside its header")
+            raw += more
+    return _parse(path, bytes(raw), size - 8 - length)
+
+
+def _length(path: Path, start: bytes, size: int) -> int:
+    """The header's length, believed only when it fits into the file."""
+    if start.startswith(LFS_MAGIC):
+        raise _lfs_pointer(path, start)
+    if size == 0 or not any(start[:4096]):
+        raise HeaderError(
+            "incomplete.partial",
+            f"{path.name} is empty or all zeros: the download did not finish. Download it again.",
+        )
+    if size < 8:
+        raise _truncated(path, f"it has only {size} bytes")
+    (length,) = struct.unpack_from("<Q", start)
+    if length > MAX_HEADER_BYTES or start[8:9] not in (b"{", b""):
+        raise _corrupt(path, "it does not begin like a safetensors file")
+    if 8 + length > size:
+        raise _truncated(path, f"its header alone needs {8 + length} bytes of {size}")
+    return int(length)
+
+
+def _lfs_pointer(path: Path, start: bytes) -> HeaderError:
+    sizes = (line[5:] for line in start[:1024].splitlines() if line.startswith(b"size "))
+    digits = next(sizes, b"")
+    real = f" of a file of {int(digits):,} bytes" if digits.isdigit() and len(digits) < 20 else ""
+    return HeaderError(
+        "incomplete.lfs_pointer",
+        f"{path.name} is only a Git-LFS pointer{real}. Run `git lfs pull` in its folder, "
+        "or download the model again with `hf download`.",
+    )
+
+
+def _parse(path: Path, raw: bytes, available: int) -> SafetensorsHeader:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _corrupt(path, "its header is not JSON") from None
+    if not isinstance(value, dict):
+        raise _corrupt(path, "its header is not a JSON object")
+    metadata = value.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _corrupt(path, "its __metadata__ is not text by name")
+    spans: list[tuple[int, int, str]] = []
+    tensors = {name: _tensor(path, name, entry, spans) for name, entry in value.items()}
+    _check_cover(path, spans, available)
+    return SafetensorsHeader(tensors, metadata, available)
+
+
+def _tensor(path: Path, name: str, entry: Any, spans: list[tuple[int, int, str]]) -> Tensor:
+    try:
+        dtype, shape = entry["dtype"], tuple(entry["shape"])
+        begin, end = entry["data_offsets"]
+    except (TypeError, KeyError, ValueError):
+        raise _corrupt(path, f"its entry for {name[:100]!r} is incomplete") from None
+    integers = all(type(n) is int and 0 <= n <= MAX_DIMENSION for n in shape)
+    if not integers or type(begin) is not int or type(end) is not int or not 0 <= begin <= end:
+        raise _corrupt(path, f"{name[:100]!r} has an impossible shape or place")
+    bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
+    if bits is None:
+        raise _corrupt(path, f"{name[:100]!r} has the unknown dtype {str(dtype)[:20]!r}")
+    if math.prod(shape) * bits != (end - begin) * 8:
+        raise _corrupt(path, f"{name[:100]!r} has a shape that does not fit its bytes")
+    spans.append((begin, end, name))
+    return Tensor(dtype, shape, end - begin)
+
+
+def _check_cover(path: Path, spans: list[tuple[int, int, str]], available: int) -> None:
+    """Tensors follow each other without gap or overlap, up to the file's last byte."""
+    spans.sort()
+    position = 0
+    for begin, end, name in spans:
+        if begin != position:
+            what = "overlaps another tensor" if begin < position else "leaves a gap before it"
+            raise _corrupt(path, f"{name[:100]!r} {what}")
+        position = end
+    if position > available:
+        missing = position - available
+        raise _truncated(path, f"{missing:,} of {position:,} bytes of tensor data are missing")
+    if position < available:
+        raise _corrupt(path, f"{available - position:,} bytes follow after its last tensor")
+
+
+def _truncated(path: Path, what: str) -> HeaderError:
+    return HeaderError(
+        "incomplete.truncated", f"{path.name} is cut short: {what}. Download it again."
+    )
+
+
+def _corrupt(path: Path, what: str) -> HeaderError:
+    return HeaderError("corrupt.header", f"{path.name} is corrupt: {what}. Download it again.")
