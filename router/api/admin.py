@@ -1,0 +1,89 @@
+"""The daemon about itself: health, all models with their verdicts, what runs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from backends.base import Receive, Scope, Send
+from router.api import describe
+from router.api.answer import send_json
+from router.errors import ShuttingDownError
+from router.pool import ModelStatus, Pool
+from router.registry import Registry
+
+
+class Livez:
+    """200 while the event loop turns."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, 200, {"status": "alive"})
+
+
+class Readyz:
+    """200 while requests are admitted, 503 from the moment the daemon is asked to end."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.pool.scheduler.closed:
+            raise ShuttingDownError("The router is shutting down.", retry_after_seconds=5)
+        await send_json(send, 200, {"status": "ready"})
+
+
+class AllModels:
+    """`GET /router/models` and `GET /router/models/{id}`: unservable ones too, and why."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope.get("path_params", {}).get("model")
+        if name is not None:
+            await send_json(send, 200, describe.entry(self.registry.find(name)))
+            return
+        models = [describe.entry(model) for model in self.registry]
+        skipped = [describe.skipped(item) for item in self.registry.skipped]
+        await send_json(send, 200, {"models": models, "skipped": skipped})
+
+
+class Status:
+    """`GET /router/status`: every instance and every wait, by name."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scheduler = self.pool.scheduler
+        waiting = [
+            {"model": t.key, "for": t.waiting.value, "needed_bytes": t.needed_bytes}
+            for t in scheduler.queue.values()
+        ]
+        await send_json(
+            send,
+            200,
+            {
+                "pid": os.getpid(),
+                "budget_bytes": scheduler.budget_bytes,
+                "reserved_bytes": scheduler.reserved_bytes,
+                "instances": [_instance(status) for status in self.pool.status()],
+                "waiting": waiting,
+            },
+        )
+
+
+def _instance(status: ModelStatus) -> dict[str, Any]:
+    instance = status.instance
+    return {
+        "model": status.model,
+        "engine": status.engine,
+        "version": instance.version,
+        "state": status.state,
+        "reason": instance.reason,
+        "pid": instance.pid,
+        "leases": status.leases,
+        "reserved_bytes": status.reserved_bytes,
+        "resident_bytes": instance.resident_bytes,
+        "load_seconds": instance.load_seconds,
+    }

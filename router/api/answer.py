@@ -1,0 +1,74 @@
+"""How answers leave: JSON, and errors translated once for every endpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from backends.base import Message, Receive, Scope, Send
+from backends.errors import EngineError
+from router.errors import ClientGoneError, RouterError, as_router_error
+
+log = logging.getLogger("router")
+
+
+async def send_json(
+    send: Send, status: int, value: Any, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: RouterError) -> None:
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if error.retry_after_seconds is not None:
+        headers = ((b"retry-after", str(error.retry_after_seconds).encode()),)
+    await send_json(send, error.status, error.body(), headers)
+
+
+class ErrorBoundary:
+    """The outermost app: every exception becomes a sentence in OpenAI's shape, none a traceback.
+
+    After the first byte there is no JSON error: the response is left incomplete, which makes
+    the server cut the connection, so that the client can tell.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except ClientGoneError:
+            return
+        except Exception as error:
+            _log(scope, error, started)
+            if not started:
+                await send_error(send, as_router_error(error))
+
+
+def _log(scope: Scope, error: Exception, started: bool) -> None:
+    request = f"{scope.get('method', '')} {scope.get('path', '')}"
+    if isinstance(error, EngineError):
+        log.warning("%s: %s%s", request, error.message, " (stream cut)" if started else "")
+    elif not isinstance(error, RouterError):
+        log.error("%s: failed", request, exc_info=error)

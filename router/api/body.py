@@ -1,0 +1,139 @@
+"""A request's body: read once, bounded in size and time, looked at, and passed on as it came."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from backends.base import Message, Receive, Scope
+from router.errors import BodyTooLargeError, ClientGoneError, InvalidRequestError
+
+BODY_SECONDS = 60.0
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLargeError: by its Content-Length before a byte is read, or once it grows past it.
+        InvalidRequestError: it did not arrive within `BODY_SECONDS`.
+        ClientGoneError: the client left before it was complete.
+    """
+    _check_declared(scope, limit_bytes)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read(receive, limit_bytes)
+    except TimeoutError:
+        raise InvalidRequestError(
+            f"The request body did not arrive within {BODY_SECONDS:g} s."
+        ) from None
+
+
+async def _read(receive: Receive, limit_bytes: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body += message.get("body", b"")
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _check_declared(scope: Scope, limit_bytes: int) -> None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit_bytes:
+            raise _too_large(limit_bytes)
+
+
+def _too_large(limit_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"The request body is larger than {limit_bytes} bytes; --max-body raises the limit."
+    )
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body once more, and then what the client does next."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return again
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The two fields the router reads; everything else is the engine's to judge."""
+
+    model: str
+    stream: bool
+
+
+def parse(body: bytes, required: str) -> Asked:
+    """`model` and `stream` of a JSON body that also has the field `required`.
+
+    Raises:
+        InvalidRequestError: not a JSON object, or a field that is missing or of a wrong type.
+    """
+    value = _load(body)
+    if not isinstance(value, dict):
+        raise InvalidRequestError("The request body must be a JSON object.")
+    model = value.get("model")
+    if not isinstance(model, str) or not model:
+        found = "is missing" if "model" not in value else "must be a non-empty string"
+        raise InvalidRequestError(
+            f"`model` {found}: name one of those that GET /v1/models lists.", param="model"
+        )
+    stream = value.get("stream")
+    if not isinstance(stream, bool | None):
+        raise InvalidRequestError("`stream` must be true or false.", param="stream")
+    _check_required(value, required)
+    return Asked(model, bool(stream))
+
+
+def _check_required(value: dict[str, Any], required: str) -> None:
+    if required not in value:
+        raise InvalidRequestError(f"`{required}` is missing.", param=required)
+    content = value[required]
+    if required == "messages":
+        if not isinstance(content, list) or not all(isinstance(m, dict) for m in content):
+            raise InvalidRequestError("`messages` must be a list of objects.", param="messages")
+        if not content:
+            raise InvalidRequestError("`messages` must not be empty.", param="messages")
+    elif not isinstance(content, str | list):
+        raise InvalidRequestError(f"`{required}` must be a string or a list.", param=required)
+
+
+def _load(body: bytes) -> Any:
+    try:
+        return json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise InvalidRequestError("The request body is nested too deeply.") from None
+    except UnicodeDecodeError:
+        raise InvalidRequestError("The request body is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"The request body is not JSON: {error.msg} at line {error.lineno}, "
+            f"column {error.colno}."
+        ) from None
+    except ValueError as error:
+        raise InvalidRequestError(f"The request body is not JSON: {error}.") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Engines disagree about which of two equal keys counts: refuse them."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InvalidRequestError(f"The key {double!r} stands twice in one object.", param=double)
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")

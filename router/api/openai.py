@@ -1,0 +1,68 @@
+"""OpenAI's endpoints: the list of models, and the two completions that engines answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from backends.asgi import disconnected
+from backends.base import Receive, Scope, Send
+from router.api.answer import send_json
+from router.api.body import parse, read_body, replay
+from router.pool import Pool
+from router.registry import ModelEntry, Registry
+
+
+class Completions:
+    """One request from admission to its last byte.
+
+    One frame owns the lease, so that disconnect, cancellation, crash and success all leave
+    through the same `async with`. The body goes to the engine as it came.
+    """
+
+    def __init__(self, registry: Registry, pool: Pool, required: str, max_body: int) -> None:
+        self.registry = registry
+        self.pool = pool
+        self.required = required
+        self.max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(scope, receive, self.max_body)
+        asked = parse(body, self.required)
+        entry = self.registry.resolve(asked.model)
+        async with self.pool.lease(entry, lambda: disconnected(receive)) as instance:
+            await instance(scope, replay(body, receive), send)
+
+
+class Models:
+    """`GET /v1/models` and `GET /v1/models/{id}`: what can be asked for."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.created = int(time.time())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope.get("path_params", {}).get("model")
+        if name is not None:
+            await send_json(send, 200, self._model(self.registry.resolve(name)))
+            return
+        data = [self._model(entry) for entry in self.registry.servable]
+        await send_json(send, 200, {"object": "list", "data": data})
+
+    def _model(self, entry: ModelEntry) -> dict[str, Any]:
+        info = entry.info
+        return {
+            "id": entry.id,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "local",
+            "engine": entry.choice.engine,
+            "format": info.format.value,
+            "quantization": info.quantization.label if info.quantization else None,
+            "context_length": info.context_length,
+            "architecture": info.architecture.name,
+            "parameters": info.parameters,
+            "size_bytes": info.weights_bytes,
+            "role": info.role.value,
+            "aliases": list(entry.aliases),
+        }

@@ -1,0 +1,77 @@
+"""The application: paths to endpoints, behind the gate and the error boundary."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from router.api.admin import AllModels, Livez, Readyz, Status
+from router.api.answer import ErrorBoundary
+from router.api.gate import Gate
+from router.api.openai import Completions, Models
+from router.errors import MethodNotAllowedError, RouterError, UnknownPathError
+from router.pool import Pool
+from router.registry import Registry
+from router.settings import Settings
+
+
+def create_app(settings: Settings, registry: Registry, pool: Pool) -> Starlette:
+    chat = Completions(registry, pool, "messages", settings.max_body)
+    text = Completions(registry, pool, "prompt", settings.max_body)
+    models, all_models = Models(registry), AllModels(registry)
+    routes = [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/completions", text, methods=["POST"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{model:path}", models, methods=["GET"]),
+        Route("/livez", Livez(), methods=["GET"]),
+        Route("/readyz", Readyz(pool), methods=["GET"]),
+        Route("/router/models", all_models, methods=["GET"]),
+        Route("/router/models/{model:path}", all_models, methods=["GET"]),
+        Route("/router/status", Status(pool), methods=["GET"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=_middleware(settings),
+        exception_handlers={404: _unknown_path, 405: _wrong_method},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """Outermost first: a refusal by the gate needs no CORS header, a browser's answer does."""
+    stack = [Middleware(ErrorBoundary), Middleware(Gate, settings)]
+    if settings.allow_origin:
+        stack.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(settings.allow_origin),
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+            )
+        )
+    return stack
+
+
+async def _unknown_path(request: Request, error: Exception) -> Response:
+    return _response(
+        UnknownPathError(
+            f"There is nothing at {request.url.path[:200]}; this daemon serves "
+            "/v1/chat/completions, /v1/completions and /v1/models."
+        )
+    )
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    return _response(
+        MethodNotAllowedError(f"{request.url.path[:200]} does not take {request.method[:20]}.")
+    )
+
+
+def _response(error: RouterError) -> Response:
+    return JSONResponse(error.body(), status_code=error.status)

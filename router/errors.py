@@ -1,0 +1,162 @@
+"""
+RouterError                     has a status, a type and a code in OpenAI's terms
+├── InvalidRequestError    400  the body is not what the endpoint takes; `param` names the field
+├── UnauthorizedError      401  no key, or a wrong one
+├── ForbiddenError         403  a Host or Origin that may not use this daemon
+├── UnknownModelError      404  no such model; near matches are listed
+├── UnknownPathError       404  no such endpoint
+├── MethodNotAllowedError  405  the endpoint exists and takes other methods
+├── BodyTooLargeError      413
+├── UnservableModelError   422  known, and no engine can run it: a verdict per engine
+├── ModelTooBigError       422  needs more memory than the whole budget
+├── QueueFullError         429  too many requests wait already
+├── EngineUnavailableError 503  an engine that could run it is not installed
+├── ShuttingDownError      503
+├── QueueTimeoutError      503  waited for memory longer than allowed
+└── StartFailedError       502  the engine did not become ready
+SettingsError                   the command line or environment cannot be honoured (exit 2)
+ClientGoneError                 nobody is left to answer; never rendered
+
+Engines raise `backends.errors`; `as_router_error` translates them once, at the edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backends.base import Verdict
+from backends.errors import (
+    BadRequestError,
+    EngineBusyError,
+    EngineError,
+    EngineMissingError,
+)
+
+
+class RouterError(Exception):
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_seconds: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_seconds = retry_after_seconds
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class InvalidRequestError(RouterError):
+    status, type, code = 400, "invalid_request_error", "invalid_request"
+
+
+class UnauthorizedError(RouterError):
+    status, type, code = 401, "authentication_error", "invalid_api_key"
+
+
+class ForbiddenError(RouterError):
+    status, type, code = 403, "permission_error", "forbidden"
+
+
+class UnknownModelError(RouterError):
+    status, type, code = 404, "invalid_request_error", "model_not_found"
+
+
+class UnknownPathError(RouterError):
+    status, type, code = 404, "invalid_request_error", "unknown_path"
+
+
+class MethodNotAllowedError(RouterError):
+    status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class BodyTooLargeError(RouterError):
+    status, type, code = 413, "invalid_request_error", "body_too_large"
+
+
+class UnservableModelError(RouterError):
+    """Carries the same codes and sentences as `router inspect`."""
+
+    status, type, code = 422, "invalid_request_error", "model_not_servable"
+
+    def __init__(self, message: str, verdicts: Sequence[Verdict]) -> None:
+        super().__init__(message, param="model")
+        self.verdicts = tuple(verdicts)
+
+    def body(self) -> dict[str, Any]:
+        body = super().body()
+        body["error"]["verdicts"] = [
+            {"engine": v.engine, "code": v.code, "reason": v.reason, "remedy": v.remedy}
+            for v in self.verdicts
+        ]
+        return body
+
+
+class EngineUnavailableError(UnservableModelError):
+    status, type, code = 503, "server_error", "engine_not_installed"
+
+
+class ModelTooBigError(RouterError):
+    status, type, code = 422, "invalid_request_error", "memory.too_big"
+
+
+class QueueFullError(RouterError):
+    status, type, code = 429, "rate_limit_error", "queue_full"
+
+
+class QueueTimeoutError(RouterError):
+    status, type, code = 503, "server_error", "queue_timeout"
+
+
+class ShuttingDownError(RouterError):
+    status, type, code = 503, "server_error", "shutting_down"
+
+
+class StartFailedError(RouterError):
+    status, type, code = 502, "server_error", "engine_start_failed"
+
+
+class EngineFailedError(RouterError):
+    status, type, code = 502, "server_error", "engine_failed"
+
+
+class SettingsError(Exception):
+    """One sentence that names the option and what it takes."""
+
+
+class ClientGoneError(Exception):
+    """The client left while its request waited."""
+
+
+def as_router_error(error: BaseException) -> RouterError:
+    """The one translation: what an engine raised, as the client sees it.
+
+    An engine's last words stay in the log and in `router status`: they may name paths.
+    """
+    match error:
+        case RouterError():
+            return error
+        case BadRequestError():
+            return InvalidRequestError(error.message, param=error.param)
+        case EngineBusyError():
+            busy = ShuttingDownError(error.message, retry_after_seconds=1)
+            busy.code = "engine_busy"
+            return busy
+        case EngineMissingError():
+            return EngineUnavailableError(error.message, ())
+        case EngineError():
+            return EngineFailedError(error.message)
+        case _:
+            return RouterError("The router failed on this request; its log says why.")

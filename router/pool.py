@@ -1,0 +1,326 @@
+"""Performs the scheduler's Actions: the only place that starts and stops an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from backends.base import Backend, Footprint, Instance, InstanceOptions, InstanceStatus
+from backends.errors import EngineError
+from router import explain
+from router.errors import (
+    ClientGoneError,
+    EngineUnavailableError,
+    RouterError,
+    StartFailedError,
+    as_router_error,
+)
+from router.registry import ModelEntry
+from router.scheduler import Action, Grant, Reject, Scheduler, Start, Stop
+
+log = logging.getLogger("router")
+
+PROGRESS_SECONDS = 5.0
+STOP_GRACE_SECONDS = 5.0
+
+Gone = Callable[[], Awaitable[None]]
+"""Returns when the client has left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStatus:
+    """One loaded model in `GET /router/status`."""
+
+    model: str
+    engine: str
+    state: str
+    leases: int
+    reserved_bytes: int
+    instance: InstanceStatus
+
+
+@dataclass(slots=True)
+class _Running:
+    """An instance and the tasks that belong to it."""
+
+    entry: ModelEntry
+    instance: Instance
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Lease:
+    """The right to use one instance: `async with pool.lease(entry, gone) as instance`."""
+
+    def __init__(self, pool: Pool, entry: ModelEntry, gone: Gone) -> None:
+        self._pool = pool
+        self._entry = entry
+        self._gone = gone
+        self._number = next(pool.numbers)
+
+    async def __aenter__(self) -> Instance:
+        return await self._pool.admit(self._number, self._entry, self._gone)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.release(self._number)
+
+
+class Pool:
+    """Owns every instance from its start to its end. Leaving the `with` block ends them all."""
+
+    def __init__(
+        self, backends: Mapping[str, Backend], scheduler: Scheduler, options: InstanceOptions
+    ) -> None:
+        self.backends = backends
+        self.scheduler = scheduler
+        self.options = options
+        self.numbers = itertools.count(1)
+        self._running: dict[str, _Running] = {}
+        self._entries: dict[str, ModelEntry] = {}
+        self._tickets: dict[int, asyncio.Future[Instance]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.shield(self.stop_all(STOP_GRACE_SECONDS))
+
+    def __repr__(self) -> str:
+        return f"<Pool {', '.join(map(repr, self.status())) or 'empty'}>"
+
+    # Leases
+
+    def lease(self, entry: ModelEntry, gone: Gone) -> Lease:
+        """The instance of `entry`, loaded if need be.
+
+        Entering raises `RouterError` when it is refused or fails to load, and `ClientGoneError`
+        when `gone` returns first.
+        """
+        return Lease(self, entry, gone)
+
+    def footprint(self, entry: ModelEntry) -> Footprint:
+        return self._backend(entry).footprint(entry.info, self.options)
+
+    async def admit(self, number: int, entry: ModelEntry, gone: Gone) -> Instance:
+        """Wait for ticket `number` to be granted; on any other end it is withdrawn."""
+        needed = self.footprint(entry).total_bytes
+        granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
+        self._tickets[number] = granted
+        self._entries[entry.id] = entry
+        try:
+            self._perform(self.scheduler.request(number, entry.id, needed))
+            return await _unless(gone, granted)
+        except BaseException:
+            self._tickets.pop(number, None)
+            self._perform(self.scheduler.cancel(number))
+            raise
+
+    def release(self, number: int) -> None:
+        self._perform(self.scheduler.release(number))
+
+    def status(self) -> list[ModelStatus]:
+        """One snapshot of everything that holds memory."""
+        return [
+            ModelStatus(
+                model=key,
+                engine=running.entry.choice.engine or "",
+                state=slot.state.value,
+                leases=len(slot.leases),
+                reserved_bytes=slot.reserved_bytes,
+                instance=running.instance.status(),
+            )
+            for key, running in self._running.items()
+            if (slot := self.scheduler.slots.get(key)) is not None
+        ]
+
+    # Actions
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Start(key):
+                    self._start(self._entries[key])
+                case Stop(key):
+                    self._spawn(self._stop(self._running[key]))
+                case Grant(number, key):
+                    self._settle(number, self._running[key].instance)
+                case Reject(number, error):
+                    self._settle(number, error)
+        self._set_timer()
+        if not any(slot.leases for slot in self.scheduler.slots.values()):
+            self._idle.set()
+        else:
+            self._idle.clear()
+
+    def _settle(self, number: int, outcome: Instance | RouterError) -> None:
+        granted = self._tickets.pop(number, None)
+        if granted is None or granted.done():
+            return
+        if isinstance(outcome, RouterError):
+            granted.set_exception(outcome)
+        else:
+            granted.set_result(outcome)
+
+    def _start(self, entry: ModelEntry) -> None:
+        instance = self._backend(entry).create(entry.id, entry.info, self.options)
+        running = _Running(entry, instance)
+        self._running[entry.id] = running
+        self._spawn(self._load(running), running)
+
+    async def _load(self, running: _Running) -> None:
+        entry, began = running.entry, time.monotonic()
+        log.info(
+            "%s: loading %s with %s",
+            entry.id,
+            explain.size(entry.info.weights_bytes),
+            entry.choice.engine,
+        )
+        ticker = asyncio.create_task(_report_progress(entry.id, began))
+        try:
+            await running.instance.ensure_ready()
+        except Exception as error:
+            ticker.cancel()
+            await self._start_failed(running, error)
+            return
+        finally:
+            ticker.cancel()
+        log.info("%s: ready after %.1f s", entry.id, time.monotonic() - began)
+        self._spawn(self._watch(running), running)
+        self._perform(self.scheduler.ready(entry.id))
+
+    async def _start_failed(self, running: _Running, error: Exception) -> None:
+        _log_failure(running.entry.id, error)
+        await self._end(running.instance, STOP_GRACE_SECONDS)
+        self._running.pop(running.entry.id, None)
+        self._perform(
+            self.scheduler.start_failed(running.entry.id, _start_error(running.entry, error))
+        )
+
+    async def _watch(self, running: _Running) -> None:
+        await running.instance.wait_failed()
+        status = running.instance.status()
+        log.error("%s: %s ended: %s", running.entry.id, status.engine, status.reason)
+        for line in status.last_words[-10:]:
+            log.error("%s | %s", running.entry.id, line)
+        self._perform(self.scheduler.died(running.entry.id))
+
+    async def _stop(self, running: _Running) -> None:
+        key = running.entry.id
+        log.info("%s: unloading", key)
+        for task in running.tasks:
+            task.cancel()
+        await self._end(running.instance, STOP_GRACE_SECONDS)
+        if self._running.get(key) is running:
+            del self._running[key]
+        self._perform(self.scheduler.stopped(key))
+
+    async def _end(self, instance: Instance, grace_seconds: float) -> None:
+        try:
+            await instance.stop(grace_seconds)
+        except Exception:
+            log.exception("%s: could not be stopped cleanly", instance.status().model)
+
+    # The end
+
+    def close(self) -> None:
+        """Refuse what waits and what comes; let what runs go on."""
+        self._perform(self.scheduler.close())
+
+    async def drained(self) -> None:
+        """Return when no lease is left."""
+        await self._idle.wait()
+
+    async def stop_all(self, grace_seconds: float) -> None:
+        """End every instance, at the same time; returns when they are gone."""
+        self._closing = True
+        self.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        running = list(self._running.values())
+        await asyncio.gather(*(self._end(r.instance, grace_seconds) for r in running))
+        self._running.clear()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Helpers
+
+    def _backend(self, entry: ModelEntry) -> Backend:
+        assert entry.choice.engine is not None
+        return self.backends[entry.choice.engine]
+
+    def _spawn(self, work: Coroutine[Any, Any, None], running: _Running | None = None) -> None:
+        if self._closing:
+            work.close()
+            return
+        task = asyncio.create_task(work)
+        owners = [self._tasks] if running is None else [self._tasks, running.tasks]
+        for owner in owners:
+            owner.add(task)
+            task.add_done_callback(owner.discard)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self.scheduler.next_deadline
+        if deadline is not None and not self._closing:
+            delay = max(0.0, deadline - time.monotonic())
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(delay, lambda: self._perform(self.scheduler.expire()))
+
+
+async def _unless(gone: Gone, granted: asyncio.Future[Instance]) -> Instance:
+    """What was granted, unless the client leaves first."""
+    if granted.done():
+        return granted.result()
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((granted, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+    if granted.done():
+        return granted.result()
+    raise ClientGoneError
+
+
+async def _report_progress(model: str, began: float) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        log.info("%s: still loading, %.0f s so far", model, time.monotonic() - began)
+
+
+def _log_failure(model: str, error: Exception) -> None:
+    if not isinstance(error, EngineError):
+        log.error("%s: the start failed", model, exc_info=error)
+        return
+    log.error("%s: %s", model, error.message)
+    for line in error.last_words[-20:]:
+        log.error("%s | %s", model, line)
+
+
+def _start_error(entry: ModelEntry, error: Exception) -> RouterError:
+    translated = as_router_error(error)
+    if isinstance(translated, EngineUnavailableError):
+        return translated
+    reason = error.message if isinstance(error, EngineError) else "the log says why."
+    return StartFailedError(f"{entry.id} could not be loaded with {entry.choice.engine}: {reason}")

@@ -1,0 +1,83 @@
+"""Which engine gets a model that several can run. Pure.
+
+The order per class of model and platform is data (`docs/adr/0004-engine-preference.md`); a
+choice by the user goes before it, where that engine's verdict allows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backends.base import Support, Verdict
+from detect.types import ModelInfo, SafetensorsDetails, WeightFormat
+
+
+class ModelClass(StrEnum):
+    MLX = "mlx"
+    GGUF = "gguf"
+    PLAIN = "plain"
+    PLAIN_MOE = "plain-moe"
+    QUANTIZED = "quantized"
+
+
+MLX, LLAMA_CPP, MISTRAL_RS = "mlx", "llama.cpp", "mistral.rs"
+
+ORDER: Mapping[ModelClass, tuple[str, ...]] = {
+    ModelClass.MLX: (MLX, MISTRAL_RS),
+    ModelClass.GGUF: (LLAMA_CPP, MISTRAL_RS),
+    ModelClass.PLAIN: (MLX, MISTRAL_RS),
+    ModelClass.PLAIN_MOE: (MISTRAL_RS, MLX),
+    ModelClass.QUANTIZED: (MLX, MISTRAL_RS),
+}
+
+ORDER_ON_MACOS: Mapping[ModelClass, tuple[str, ...]] = {
+    **ORDER,
+    ModelClass.PLAIN_MOE: (MLX, MISTRAL_RS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine chosen, or None, and why: one clause."""
+
+    engine: str | None
+    why: str
+
+
+def model_class(info: ModelInfo) -> ModelClass:
+    if info.format is WeightFormat.MLX:
+        return ModelClass.MLX
+    if info.format is WeightFormat.GGUF:
+        return ModelClass.GGUF
+    if info.quantization is not None:
+        return ModelClass.QUANTIZED
+    moe = isinstance(info.details, SafetensorsDetails) and info.details.moe
+    return ModelClass.PLAIN_MOE if moe else ModelClass.PLAIN
+
+
+def choose(
+    info: ModelInfo,
+    verdicts: Sequence[Verdict],
+    wanted: str | None = None,
+    platform: str = sys.platform,
+) -> Choice:
+    """The wanted engine if it can, else the first yes in order, else the first with limits."""
+    able = {verdict.engine: verdict for verdict in verdicts if verdict.ok}
+    if not able:
+        return Choice(None, "no engine can run it")
+    if wanted in able:
+        return Choice(wanted, "chosen by you")
+    refused = f"you chose {wanted}, which cannot run it; " if wanted else ""
+    kind = model_class(info)
+    table = ORDER_ON_MACOS if platform == "darwin" else ORDER
+    ranked = sorted(able, key=lambda engine: _rank(table[kind], able[engine]))
+    return Choice(ranked[0], f"{refused}first choice for {kind} models here")
+
+
+def _rank(order: Sequence[str], verdict: Verdict) -> tuple[bool, int]:
+    limited = verdict.support is Support.LIMITED
+    position = order.index(verdict.engine) if verdict.engine in order else len(order)
+    return limited, position

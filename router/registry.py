@@ -1,0 +1,153 @@
+"""The served names: which model a request means, and which engine runs it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from backends.base import Backend, Verdict
+from detect.types import ModelInfo, ScanReport, Skipped
+from router import explain
+from router.errors import (
+    EngineUnavailableError,
+    UnknownModelError,
+    UnservableModelError,
+)
+from router.preference import Choice, choose
+
+BACKEND_ABSENT = "backend.absent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """A served name: the model, every engine's verdict, and the choice made."""
+
+    id: str
+    info: ModelInfo
+    verdicts: tuple[Verdict, ...]
+    choice: Choice
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def servable(self) -> bool:
+        return self.choice.engine is not None
+
+
+class Registry:
+    """All models found, by every name a client may use.
+
+    Names match exactly, then without regard to case, then by a unique suffix after `/`
+    (`qwen3-8b` for `lmstudio/qwen3-8b`); an ambiguous one is refused with the candidates.
+    """
+
+    def __init__(self, entries: Sequence[ModelEntry], skipped: Sequence[Skipped] = ()) -> None:
+        self.entries = tuple(entries)
+        self.skipped = tuple(skipped)
+        self._by_name: dict[str, ModelEntry] = {}
+        for entry in self.entries:
+            for name in entry.aliases:
+                self._by_name.setdefault(name, entry)
+        self._by_name.update({entry.id: entry for entry in self.entries})
+
+    def __iter__(self) -> Iterator[ModelEntry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def servable(self) -> tuple[ModelEntry, ...]:
+        return tuple(entry for entry in self.entries if entry.servable)
+
+    def find(self, name: str) -> ModelEntry:
+        """The entry that `name` means, servable or not.
+
+        Raises:
+            UnknownModelError: no model of that name, or several.
+        """
+        if (exact := self._by_name.get(name)) is not None:
+            return exact
+        for matches in (self._folded(name), self._suffixed(name)):
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise _ambiguous(name, matches)
+        raise self._unknown(name)
+
+    def resolve(self, name: str) -> ModelEntry:
+        """The entry that will answer requests for `name`.
+
+        Raises:
+            UnknownModelError: no model of that name, or several.
+            UnservableModelError: it is known, and no engine can run it; says why for each.
+        """
+        entry = self.find(name)
+        if entry.servable:
+            return entry
+        kind = UnservableModelError
+        if any(verdict.code == BACKEND_ABSENT for verdict in entry.verdicts):
+            kind = EngineUnavailableError
+        raise kind(explain.sentence(entry.info, entry.verdicts), entry.verdicts)
+
+    def _folded(self, name: str) -> list[ModelEntry]:
+        folded = name.casefold()
+        return _distinct(e for n, e in self._by_name.items() if n.casefold() == folded)
+
+    def _suffixed(self, name: str) -> list[ModelEntry]:
+        tail = "/" + name.casefold()
+        return _distinct(e for n, e in self._by_name.items() if n.casefold().endswith(tail))
+
+    def _unknown(self, name: str) -> UnknownModelError:
+        shown = name if len(name) <= 200 else name[:200] + "…"
+        if not self.entries:
+            hint = "No models were found; start the router with --models-dir."
+        elif near := self._near(name):
+            hint = f"Did you mean {_listed(near)}?"
+        else:
+            known = [entry.id for entry in self.servable[:5]]
+            hint = f"Known models are {_listed(known)}" if known else "No model is servable"
+            hint += "; `router list` shows all." if len(self.entries) > 5 else "."
+        return UnknownModelError(f"There is no model {shown!r}. {hint}", param="model")
+
+    def _near(self, name: str) -> list[str]:
+        by_folded = {entry.id.casefold(): entry.id for entry in self.entries}
+        folded = name[:200].casefold()
+        near = difflib.get_close_matches(folded, by_folded, n=3, cutoff=0.5)
+        inside = [key for key in by_folded if folded in key or key in folded]
+        return [by_folded[key] for key in dict.fromkeys(near + inside)][:3]
+
+
+def build(
+    report: ScanReport, backends: Sequence[Backend], wanted: Mapping[str, str] | None = None
+) -> Registry:
+    """Ask every backend about every model. `wanted` maps model ids to engines."""
+    return Registry(
+        [_entry(info, backends, wanted or {}) for info in report.models], report.skipped
+    )
+
+
+def _entry(info: ModelInfo, backends: Sequence[Backend], wanted: Mapping[str, str]) -> ModelEntry:
+    verdicts = tuple(backend.verdict(info) for backend in backends)
+    engine = next((wanted[name] for name in (info.id, *info.aliases) if name in wanted), None)
+    return ModelEntry(
+        id=info.id,
+        info=info,
+        verdicts=verdicts,
+        choice=choose(info, verdicts, engine),
+        aliases=info.aliases,
+    )
+
+
+def _distinct(entries: Iterator[ModelEntry]) -> list[ModelEntry]:
+    return list({entry.id: entry for entry in entries}.values())
+
+
+def _ambiguous(name: str, matches: Sequence[ModelEntry]) -> UnknownModelError:
+    candidates = _listed(entry.id for entry in matches[:5])
+    return UnknownModelError(f"{name!r} may mean {candidates}; say which.", param="model")
+
+
+def _listed(names: Iterator[str] | Sequence[str]) -> str:
+    quoted = [repr(name) for name in names]
+    return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]

@@ -1,0 +1,209 @@
+"""The composition root: what is built, in which order, and how it all ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from backends.base import Backend, InstanceOptions
+from backends.memory import machine_memory
+from router.app import create_app
+from router.errors import SettingsError
+from router.pool import STOP_GRACE_SECONDS, Pool
+from router.registry import Registry
+from router.scheduler import Scheduler
+from router.settings import Settings
+
+log = logging.getLogger("router")
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the idle pools of common clients and reverse proxies."""
+
+LAST_BYTES_SECONDS = 2
+"""Time for connections to flush once nothing produces any more."""
+
+
+def create_backends(settings: Settings) -> dict[str, Backend]:
+    """Every engine by name. Nothing is imported, started or probed yet."""
+    from backends.llama_cpp import LlamaCppBackend
+    from backends.mistral_rs import MistralRsBackend
+    from backends.mlx.backend import MLXBackend
+
+    backends: Sequence[Backend] = (
+        MLXBackend(),
+        LlamaCppBackend(binary=settings.llama_server, cache_dir=settings.cache_dir),
+        MistralRsBackend(binary=settings.mistralrs, cache_dir=settings.cache_dir),
+    )
+    return {backend.name: backend for backend in backends}
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        SettingsError: the port is taken or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            f"Cannot listen on {host} port {port}: {reason}. --port takes another one."
+        ) from None
+    sock.setblocking(False)
+    return sock
+
+
+def address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(
+    settings: Settings,
+    registry: Registry,
+    backends: Mapping[str, Backend],
+    sock: socket.socket,
+) -> None:
+    """Serve until a signal says otherwise; nothing that was started is left when it returns."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner, runtime_dir() as folder:
+        runner.run(_serve(settings, registry, backends, sock, folder))
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    import uvloop
+
+    return uvloop.Loop
+
+
+@contextlib.contextmanager
+def runtime_dir() -> Iterator[Path]:
+    """A private folder for sockets, short enough for a socket's path, removed afterwards."""
+    base = os.environ.get("XDG_RUNTIME_DIR") if sys.platform == "linux" else "/tmp"
+    if not base or not os.access(base, os.W_OK):
+        base = "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="router-", dir=base))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _serve(
+    settings: Settings,
+    registry: Registry,
+    backends: Mapping[str, Backend],
+    sock: socket.socket,
+    folder: Path,
+) -> None:
+    scheduler = Scheduler(
+        settings.memory.resolve(machine_memory().total_bytes),
+        max_queue=settings.max_queue,
+        queue_seconds=settings.queue_seconds,
+        clock=time.monotonic,
+    )
+    options = InstanceOptions(
+        context_length=settings.context_length,
+        parallel=settings.parallel,
+        start_timeout_seconds=settings.start_seconds,
+        runtime_dir=folder,
+    )
+    async with Pool(backends, scheduler, options) as pool:
+        server = _Server(_config(settings, registry, pool))
+        ending = Ending(server, pool, settings.drain_seconds)
+        ending.listen_to_signals()
+        await server.serve(sockets=[sock])
+        await ending.finished()
+
+
+def _config(settings: Settings, registry: Registry, pool: Pool) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings, registry, pool),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=LAST_BYTES_SECONDS,
+    )
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are ours: uvicorn would die of the first one before anything is cleaned up."""
+        yield
+
+
+class Ending:
+    """How the daemon ends. The first signal drains, the second one forces.
+
+    Draining: new requests get 503, running answers may finish within the drain time, then every
+    engine is stopped, which cuts what is left. The listener stays open until then, so that
+    clients are told instead of refused.
+    """
+
+    def __init__(self, server: uvicorn.Server, pool: Pool, drain_seconds: float) -> None:
+        self._server = server
+        self._pool = pool
+        self._drain_seconds = drain_seconds
+        self._task: asyncio.Task[None] | None = None
+        self._forced = False
+
+    def listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.begin)
+
+    def begin(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._drain())
+        elif not self._forced:
+            self._forced = True
+            log.warning("Ending now.")
+            self._task.cancel()
+            self._task = asyncio.create_task(self._stop(grace_seconds=0.0))
+
+    async def finished(self) -> None:
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    async def _drain(self) -> None:
+        log.info(
+            "Ending: running answers get %g s; press Ctrl-C again to end now.",
+            self._drain_seconds,
+        )
+        self._pool.close()
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await self._pool.drained()
+        except TimeoutError:
+            log.warning("Answers still running after %g s are cut.", self._drain_seconds)
+        await self._stop(STOP_GRACE_SECONDS)
+
+    async def _stop(self, grace_seconds: float) -> None:
+        try:
+            await self._pool.stop_all(grace_seconds)
+        finally:
+            self._server.force_exit = self._forced
+            self._server.should_exit = True

@@ -1,0 +1,283 @@
+"""Every option, written once: its name, default, meaning and how to read it from text.
+
+Flags win over the environment (`ROUTER_…`), the environment over the defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from router.errors import SettingsError
+
+DEFAULT_PORT = 8642
+ENGINE_NAMES = ("mlx", "llama.cpp", "mistral.rs")
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_SCALE = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """Bytes, or a share of the machine's memory: whichever the user wrote."""
+
+    bytes: int | None = None
+    percent: float | None = None
+
+    def resolve(self, total_bytes: int) -> int:
+        if self.bytes is not None:
+            return self.bytes
+        return int(total_bytes * (self.percent or 0) / 100)
+
+    def __str__(self) -> str:
+        return str(self.bytes) if self.bytes is not None else f"{self.percent:g}%"
+
+
+def parse_size(text: str) -> int:
+    """`512M`, `16GB` or a plain number of bytes; units are binary."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("takes a size such as 512M or 16G")
+    return int(float(match[1]) * _SCALE[match[2].lower()])
+
+
+def parse_budget(text: str) -> MemoryBudget:
+    if text.strip().endswith("%"):
+        percent = float(text.strip()[:-1])
+        if not 0 < percent <= 100:
+            raise ValueError("takes a percentage between 0 and 100, or a size such as 16G")
+        return MemoryBudget(percent=percent)
+    return MemoryBudget(bytes=parse_size(text))
+
+
+def parse_path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def parse_port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError("takes a port between 0 and 65535")
+    return port
+
+
+def parse_positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("takes a whole number of at least 1")
+    return number
+
+
+def parse_seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:
+        raise ValueError("takes a number of seconds")
+    return seconds
+
+
+def parse_level(text: str) -> str:
+    level = text.lower()
+    if level not in ("debug", "info", "warning", "error"):
+        raise ValueError("takes debug, info, warning or error")
+    return level
+
+
+def parse_engine_choice(text: str) -> tuple[str, str]:
+    """`MODEL=ENGINE`."""
+    model, separator, engine = text.rpartition("=")
+    if not separator or not model or engine not in ENGINE_NAMES:
+        raise ValueError(f"takes MODEL=ENGINE, with ENGINE one of {', '.join(ENGINE_NAMES)}")
+    return model, engine
+
+
+def _option(
+    default: Any,
+    help: str,  # noqa: A002 - argparse's own word for it
+    parse: Callable[[str], Any],
+    metavar: str,
+    *,
+    repeated: bool = False,
+    secret: bool = False,
+) -> Any:
+    metadata = {
+        "help": help,
+        "parse": parse,
+        "metavar": metavar,
+        "repeated": repeated,
+        "secret": secret,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    models_dir: tuple[Path, ...] = _option(
+        (), "A folder with models; may be given several times.", parse_path, "DIR", repeated=True
+    )
+    host: str = _option("127.0.0.1", "Address to listen on.", str, "ADDRESS")
+    port: int = _option(DEFAULT_PORT, "Port to listen on; 0 takes a free one.", parse_port, "PORT")
+    api_key: str | None = _option(
+        None,
+        "Key that clients must send; needed to listen on anything but loopback. "
+        "Better set by the environment than on the command line.",
+        str,
+        "KEY",
+        secret=True,
+    )
+    allow_host: tuple[str, ...] = _option(
+        (),
+        "Another Host header to accept on a loopback address, e.g. that of a reverse proxy.",
+        str,
+        "NAME",
+        repeated=True,
+    )
+    allow_origin: tuple[str, ...] = _option(
+        (),
+        "A web page's origin that may call this daemon, e.g. http://localhost:3000.",
+        str,
+        "ORIGIN",
+        repeated=True,
+    )
+    engine: tuple[tuple[str, str], ...] = _option(
+        (),
+        "Run MODEL on ENGINE (mlx, llama.cpp, mistral.rs) where its verdict allows.",
+        parse_engine_choice,
+        "MODEL=ENGINE",
+        repeated=True,
+    )
+    llama_server: Path | None = _option(
+        None, "The llama-server binary to use instead of the one on PATH.", parse_path, "FILE"
+    )
+    mistralrs: Path | None = _option(
+        None,
+        "The mistralrs or mistralrs-server binary to use instead of the one on PATH.",
+        parse_path,
+        "FILE",
+    )
+    memory: MemoryBudget = _option(
+        MemoryBudget(percent=80),
+        "Memory that all models together may take: a percentage of the machine's, or a size.",
+        parse_budget,
+        "SIZE",
+    )
+    context_length: int = _option(
+        32768,
+        "Most context, in tokens, that a model is loaded with; less where the model has less.",
+        parse_positive,
+        "TOKENS",
+    )
+    parallel: int = _option(
+        4, "Requests that one model answers at the same time.", parse_positive, "N"
+    )
+    max_queue: int = _option(
+        256, "Requests that may wait for a model; more are refused with 429.", parse_positive, "N"
+    )
+    queue_seconds: float = _option(
+        300.0, "Longest wait for memory before a request is given up.", parse_seconds, "SECONDS"
+    )
+    start_seconds: float = _option(
+        600.0, "Longest time an engine may take to load a model.", parse_seconds, "SECONDS"
+    )
+    drain_seconds: float = _option(
+        30.0,
+        "Time that running answers get when the daemon is asked to end.",
+        parse_seconds,
+        "SECONDS",
+    )
+    max_body: int = _option(64 * 2**20, "Largest request body accepted.", parse_size, "SIZE")
+    cache_dir: Path = _option(
+        Path("~/.cache/local-model-router").expanduser(),
+        "Where answers of installed engines about what they support are remembered.",
+        parse_path,
+        "DIR",
+    )
+    log_level: str = _option(
+        "info", "How much to log: debug, info, warning or error.", parse_level, "LEVEL"
+    )
+
+
+OPTIONS: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(Settings)
+
+
+def flag(option: dataclasses.Field[Any]) -> str:
+    return "--" + option.name.replace("_", "-")
+
+
+def variable(option: dataclasses.Field[Any]) -> str:
+    return "ROUTER_" + option.name.upper()
+
+
+def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the flags of the named options, or of all of them."""
+    for option in OPTIONS:
+        if not names or option.name in names:
+            parser.add_argument(
+                flag(option),
+                dest=option.name,
+                metavar=option.metadata["metavar"],
+                help=_help(option),
+                action="append" if option.metadata["repeated"] else "store",
+                default=None,
+            )
+
+
+def _help(option: dataclasses.Field[Any]) -> str:
+    text = str(option.metadata["help"])
+    if option.default not in (None, ()) and option.name != "cache_dir":
+        text += f" Default: {option.default}."
+    return (text + f" [{variable(option)}]").replace("%", "%%")
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Settings from parsed flags and the environment.
+
+    Raises:
+        SettingsError: a value that cannot be read, naming where it was written.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        if (given := flags.get(option.name)) is not None:
+            values[option.name] = _read(option, given, flag(option))
+        elif written := environment.get(variable(option)):
+            texts = written.split(":") if option.name == "models_dir" else written.split(",")
+            given = texts if option.metadata["repeated"] else written
+            values[option.name] = _read(option, given, variable(option))
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _read(option: dataclasses.Field[Any], given: str | list[str], where: str) -> Any:
+    parse = option.metadata["parse"]
+    try:
+        if isinstance(given, str):
+            return parse(given)
+        return tuple(parse(text) for text in given)
+    except ValueError as error:
+        shown = "the value given" if option.metadata["secret"] else repr(given)
+        reason = str(error) if str(error).startswith("takes") else f"takes {_kind(option)}"
+        raise SettingsError(f"{where} {reason}, not {shown}.") from None
+
+
+def _kind(option: dataclasses.Field[Any]) -> str:
+    return f"a {option.metadata['metavar'].lower()}"
+
+
+def is_loopback(host: str) -> bool:
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _check(settings: Settings) -> None:
+    if not is_loopback(settings.host) and not settings.api_key:
+        raise SettingsError(
+            f"--host {settings.host} would let everyone on the network use your models: "
+            "set --api-key (or ROUTER_API_KEY) as well."
+        )
+    for folder in settings.models_dir:
+        if not folder.is_dir():
+            raise SettingsError(f"--models-dir {folder} is not a folder.")

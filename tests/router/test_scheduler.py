@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+)
+
+from router.errors import (
+    ModelTooBigError,
+    QueueFullError,
+    QueueTimeoutError,
+    ShuttingDownError,
+    StartFailedError,
+)
+from router.scheduler import (
+    Action,
+    Grant,
+    Reject,
+    Scheduler,
+    SlotState,
+    Start,
+    Stop,
+    Waiting,
+)
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def scheduler(budget: int = 100, max_queue: int = 100, clock: Clock | None = None) -> Scheduler:
+    return Scheduler(budget, max_queue=max_queue, queue_seconds=60.0, clock=clock or Clock())
+
+
+def test_a_cold_model_is_started_once_however_many_ask() -> None:
+    s = scheduler()
+    assert s.request(1, "a", 10) == [Start("a")]
+    assert s.request(2, "a", 10) == []
+    assert s.ready("a") == [Grant(1, "a"), Grant(2, "a")]
+    assert s.request(3, "a", 10) == [Grant(3, "a")]
+
+
+def test_two_models_that_fit_load_side_by_side() -> None:
+    s = scheduler(budget=20)
+    assert s.request(1, "a", 10) == [Start("a")]
+    assert s.request(2, "b", 10) == [Start("b")]
+
+
+def test_an_idle_model_makes_room_and_its_memory_counts_until_it_is_gone() -> None:
+    s = scheduler(budget=10)
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.release(1)
+    assert s.request(2, "b", 10) == [Stop("a")]
+    assert s.reserved_bytes == 10
+    assert s.queue[2].waiting is Waiting.MEMORY
+    assert s.stopped("a") == [Start("b")]
+    assert s.ready("b") == [Grant(2, "b")]
+
+
+def test_a_streaming_model_is_not_stopped_and_gets_no_new_requests_while_another_waits() -> None:
+    s = scheduler(budget=10)
+    s.request(1, "a", 10)
+    s.ready("a")
+    assert s.request(2, "b", 10) == []
+    assert s.request(3, "a", 10) == []
+    assert s.release(1) == [Stop("a")]
+    assert s.stopped("a") == [Start("b")]
+    assert s.ready("b") == [Grant(2, "b")]
+    assert s.release(2) == [Stop("b")]
+    assert s.stopped("b") == [Start("a")]
+    assert s.ready("a") == [Grant(3, "a")]
+
+
+def test_when_the_waiting_client_leaves_the_model_in_its_way_serves_again() -> None:
+    s = scheduler(budget=10)
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.request(2, "b", 10)
+    s.request(3, "a", 10)
+    assert s.cancel(2) == [Grant(3, "a")]
+
+
+def test_a_failed_start_tells_everyone_who_waited_and_the_next_request_tries_again() -> None:
+    s = scheduler()
+    s.request(1, "a", 10)
+    s.request(2, "a", 10)
+    error = StartFailedError("no")
+    assert s.start_failed("a", error) == [Reject(1, error), Reject(2, error)]
+    assert s.reserved_bytes == 0
+    assert s.request(3, "a", 10) == [Start("a")]
+
+
+def test_a_dead_instance_is_cleared_away_and_started_again_on_demand() -> None:
+    s = scheduler(budget=10)
+    s.request(1, "a", 10)
+    s.ready("a")
+    assert s.died("a") == [Stop("a")]
+    assert s.request(2, "a", 10) == []
+    assert s.queue[2].waiting is Waiting.UNLOADING
+    assert s.release(1) == []
+    assert s.stopped("a") == [Start("a")]
+
+
+def test_a_model_bigger_than_the_budget_is_refused_before_anything_is_evicted() -> None:
+    s = scheduler(budget=10)
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.release(1)
+    (action,) = s.request(2, "huge", 11)
+    assert isinstance(action, Reject)
+    assert isinstance(action.error, ModelTooBigError)
+    assert s.slots["a"].state is SlotState.READY
+
+
+def test_a_full_queue_refuses_without_starting_anything() -> None:
+    s = scheduler(max_queue=1)
+    assert s.request(1, "a", 10) == [Start("a")]
+    (action,) = s.request(2, "b", 10)
+    assert isinstance(action, Reject)
+    assert isinstance(action.error, QueueFullError)
+    assert action.error.retry_after_seconds
+    assert set(s.slots) == {"a"}
+
+
+def test_a_wait_for_memory_ends_at_its_deadline_and_a_load_does_not() -> None:
+    clock = Clock()
+    s = scheduler(budget=10, clock=clock)
+    s.request(1, "a", 10)
+    s.request(2, "b", 10)
+    clock.now = 61.0
+    (action,) = s.expire()
+    assert isinstance(action, Reject)
+    assert action.ticket == 2
+    assert isinstance(action.error, QueueTimeoutError)
+    assert s.ready("a") == [Grant(1, "a")]
+
+
+def test_after_close_nobody_new_gets_in_and_leases_go_on() -> None:
+    s = scheduler()
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.request(2, "b", 10)
+    (action,) = s.close()
+    assert isinstance(action, Reject)
+    assert action.ticket == 2
+    (action,) = s.request(3, "a", 10)
+    assert isinstance(action, Reject)
+    assert isinstance(action.error, ShuttingDownError)
+    assert s.slots["a"].leases == {1}
+
+
+SIZES = {"a": 4, "b": 6, "c": 7, "d": 10, "e": 1}
+
+
+class RandomLife(RuleBasedStateMachine):
+    """Random events in any order; a model world answers Starts and Stops as a pool would."""
+
+    tickets = Bundle("tickets")
+
+    @initialize()
+    def begin(self) -> None:
+        self.clock = Clock()
+        self.scheduler = Scheduler(10, max_queue=6, queue_seconds=20.0, clock=self.clock)
+        self.numbers = itertools.count(1)
+        self.starting: set[str] = set()
+        self.running: set[str] = set()
+        self.stopping: set[str] = set()
+        self.dead: set[str] = set()
+        self.open: set[int] = set()
+        self.leased: dict[int, str] = {}
+        self.ended: set[int] = set()
+
+    def perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Start(key):
+                    assert key not in self.starting | self.running | self.stopping
+                    self.starting.add(key)
+                case Stop(key):
+                    assert key in self.running
+                    assert key in self.dead or key not in self.leased.values()
+                    self.running.discard(key)
+                    self.stopping.add(key)
+                case Grant(number, key):
+                    assert number in self.open
+                    assert key in self.running
+                    self.open.discard(number)
+                    self.leased[number] = key
+                case Reject(number, _):
+                    assert number in self.open
+                    self.open.discard(number)
+                    self.ended.add(number)
+
+    @rule(target=tickets, key=st.sampled_from(sorted(SIZES)))
+    def request(self, key: str) -> int:
+        number = next(self.numbers)
+        self.open.add(number)
+        self.perform(self.scheduler.request(number, key, SIZES[key]))
+        return number
+
+    @rule(number=consumes(tickets))
+    def leave(self, number: int) -> None:
+        actions = self.scheduler.cancel(number)
+        if number in self.open:
+            self.open.discard(number)
+            self.ended.add(number)
+        if self.leased.pop(number, None) is not None:
+            self.ended.add(number)
+        self.perform(actions)
+
+    @rule(pick=st.integers(0, 4), works=st.booleans())
+    def finish_start(self, pick: int, works: bool) -> None:
+        if not self.starting:
+            return
+        key = sorted(self.starting)[pick % len(self.starting)]
+        self.starting.discard(key)
+        if works:
+            self.running.add(key)
+            self.perform(self.scheduler.ready(key))
+        else:
+            self.perform(self.scheduler.start_failed(key, StartFailedError("no")))
+
+    @rule(pick=st.integers(0, 4))
+    def finish_stop(self, pick: int) -> None:
+        if not self.stopping:
+            return
+        key = sorted(self.stopping)[pick % len(self.stopping)]
+        self.stopping.discard(key)
+        self.dead.discard(key)
+        for number in [n for n, k in self.leased.items() if k == key]:
+            del self.leased[number]
+            self.ended.add(number)
+            self.perform(self.scheduler.release(number))
+        self.perform(self.scheduler.stopped(key))
+
+    @rule(pick=st.integers(0, 4))
+    def die(self, pick: int) -> None:
+        if not self.running:
+            return
+        key = sorted(self.running)[pick % len(self.running)]
+        self.dead.add(key)
+        self.perform(self.scheduler.died(key))
+
+    @rule(seconds=st.floats(0.1, 15))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.perform(self.scheduler.expire())
+
+    @invariant()
+    def holds_its_promises(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        s = self.scheduler
+        assert s.reserved_bytes <= s.budget_bytes
+        assert set(s.slots) == self.starting | self.running | self.stopping
+        assert set(s.queue) == self.open
+        assert len(s.queue) <= s.max_queue
+        assert not self.ended & (self.open | set(self.leased))
+
+    def teardown(self) -> None:
+        """No starvation: once everyone who was served leaves, everyone who waits is served."""
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(200):
+            if not self.open:
+                break
+            for key in sorted(self.starting):
+                self.starting.discard(key)
+                self.running.add(key)
+                self.perform(self.scheduler.ready(key))
+            for number in sorted(self.leased):
+                del self.leased[number]
+                self.perform(self.scheduler.release(number))
+            for key in sorted(self.stopping):
+                self.stopping.discard(key)
+                self.dead.discard(key)
+                self.perform(self.scheduler.stopped(key))
+        assert not self.open
+
+
+TestRandomLife = RandomLife.TestCase
+TestRandomLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
