@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backends.base import Support, Verdict
+from backends.base import Installation, Support, Verdict
 from detect.types import ModelInfo
 
 
@@ -93,3 +93,19 @@ def broken(engine: str, info: ModelInfo) -> Verdict:
 
 def _text(clause: Clause, info: ModelInfo) -> str:
     return clause if isinstance(clause, str) else clause(info)
+
+
+def if_installed(installation: Installation, verdict: Verdict) -> Verdict:
+    """`verdict`, unless the engine that could run the model is not usable here.
+
+    A model that the engine could not run anyway keeps that reason: installing would not help.
+    """
+    if installation.usable or not verdict.ok:
+        return verdict
+    return Verdict(
+        engine=verdict.engine,
+        support=Support.NO,
+        code=Reason.BACKEND_ABSENT.value,
+        reason=installation.problem.removesuffix("."),
+        remedy=installation.remedy,
+    )

@@ -1,0 +1,116 @@
+"""What the installed mlx-lm can run, on this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+from functools import cached_property
+
+from backends.base import Footprint, Installation, InstanceOptions, Verdict
+from backends.mlx import library
+from backends.mlx.engine import Engine
+from backends.mlx.instance import MLXInstance
+from backends.mlx.thread import EngineThread
+from backends.mlx.verdict import rules
+from backends.verdicts import Rule, if_installed, judge
+from detect.types import ModelInfo
+
+OVERHEAD_BYTES = 400 * 2**20
+"""Interpreter, mlx and transformers in memory, and the buffers that MLX keeps for reuse."""
+
+
+def device() -> str:
+    """`metal`, `cuda` or `cpu`: what mlx computes on here, told without importing it."""
+    if sys.platform == "darwin":
+        return "metal"
+    for distribution in ("mlx-cuda-13", "mlx-cuda-12"):
+        try:
+            importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return "cuda"
+    return "cpu"
+
+
+class MLXBackend:
+    """mlx-lm, in this process."""
+
+    name = "mlx"
+
+    def __init__(self, on_device: str | None = None) -> None:
+        self._device = on_device or device()
+        self._thread = EngineThread()
+
+    def installation(self) -> Installation:
+        version, folder = library.version(), library.folder()
+        problem, remedy = "", ""
+        if version is None or folder is None:
+            problem, remedy = "mlx-lm is not installed.", f"Run `{_install_command()}`."
+        elif importlib.util.find_spec("mlx") is None:
+            problem = "mlx-lm is installed without mlx itself."
+            remedy = f"Run `{_install_command()}`."
+        elif sys.platform == "darwin" and platform.machine() != "arm64":
+            problem, remedy = "mlx needs a Mac with Apple silicon.", ""
+        return Installation(
+            engine=self.name,
+            version=version,
+            how="in-process",
+            path=folder,
+            capabilities=self._capabilities(),
+            problem=problem,
+            remedy=remedy,
+        )
+
+    def _capabilities(self) -> tuple[str, ...]:
+        count = len(self._supported.modules)
+        return ("MLX and safetensors models", f"{count} architectures", f"on {self._device}")
+
+    def verdict(self, info: ModelInfo) -> Verdict:
+        return if_installed(self._installation, judge(self.name, info, self._rules))
+
+    def footprint(self, info: ModelInfo, options: InstanceOptions) -> Footprint:
+        """Weights as stored, twice for block FP8; KV at 16 bit for the context of one request:
+        it grows with use, so that more are rarely held at once."""
+        fp8 = info.quantization is not None and info.quantization.method == "fp8"
+        factor = 2 if fp8 else 1
+        context = context_length(info, options) or 0
+        return Footprint(
+            weights_bytes=info.weights_bytes * factor,
+            kv_bytes=(info.kv_bytes_per_token or 0) * context,
+            overhead_bytes=OVERHEAD_BYTES,
+        )
+
+    def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> MLXInstance:
+        engine = Engine(
+            model_id,
+            info.folder,
+            context_length=context_length(info, options),
+            max_rows=options.parallel,
+            thread=self._thread,
+        )
+        return MLXInstance(model_id, engine, options)
+
+    @cached_property
+    def _installation(self) -> Installation:
+        return self.installation()
+
+    @cached_property
+    def _supported(self) -> library.Supported:
+        folder = library.folder()
+        return library.supported(folder) if folder else library.Supported(frozenset(), {})
+
+    @cached_property
+    def _rules(self) -> tuple[Rule, ...]:
+        return rules(self._supported, library.version() or "", self._device)
+
+
+def context_length(info: ModelInfo, options: InstanceOptions) -> int | None:
+    """Tokens of prompt and answer together; None where neither model nor user has a bound."""
+    bounds = [n for n in (info.context_length, options.context_length) if n]
+    return min(bounds, default=None)
+
+
+def _install_command() -> str:
+    return 'pip install "mlx-lm[cpu]"' if sys.platform == "linux" else 'pip install "mlx-lm"'

@@ -1,0 +1,200 @@
+"""One model served on the engine thread: requests in, events out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from backends.errors import BadRequestError, EngineDiedError, EngineError
+from backends.mlx.answer import Answer
+from backends.mlx.batch import Decoder, RowRequest, Token, make_decoder
+from backends.mlx.model import Prompt, Text, Weights, give_back_memory, load_weights
+from backends.mlx.sampling import make_processors, make_sampler
+from backends.mlx.thread import EngineThread, Work, once
+from backends.wire.events import Event
+from backends.wire.request import GenerationRequest, Sampling
+
+log = logging.getLogger("router.engine")
+
+
+class _Feed:
+    """One request's tokens on their way from the engine thread to the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Token | EngineError] = asyncio.Queue()
+
+    def put(self, item: Token | EngineError) -> None:
+        """From the engine thread. A loop that has ended has nobody left to tell."""
+        try:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+        except RuntimeError:
+            pass
+
+    async def __aiter__(self) -> AsyncIterator[Token]:
+        while True:
+            item = await self._queue.get()
+            if isinstance(item, EngineError):
+                raise item
+            yield item
+            if item.last:
+                return
+
+
+class Engine:
+    """Loads a model, answers requests in one batch, and frees what it held.
+
+    `context_length` bounds prompt and answer together, in tokens; None leaves both unbounded.
+    Weights, decoder and rows belong to the engine thread, text to one thread of its own: long
+    prompts hold up neither the event loop nor a running answer.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        folder: Path,
+        *,
+        context_length: int | None,
+        max_rows: int,
+        thread: EngineThread,
+    ) -> None:
+        self.model = model
+        self.weights_bytes: int | None = None
+        self._folder = folder
+        self._context_length = context_length
+        self._max_rows = max_rows
+        self._thread = thread
+        self._text_thread: ThreadPoolExecutor | None = None
+        self._text: Text | None = None
+        self._weights: Weights | None = None
+        self._decoder: Decoder | None = None
+        self._feeds: dict[int, _Feed] = {}
+        self._decoding = False
+
+    async def load(self) -> None:
+        """Read tokenizer and weights; raises whatever mlx-lm says is wrong with them."""
+        self._text_thread = ThreadPoolExecutor(1, thread_name_prefix="mlx-text")
+        loop = asyncio.get_running_loop()
+        self._text = await loop.run_in_executor(self._text_thread, Text, self._folder)
+        await self._thread.run(self._load(self._text.stop_ids))
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Events of one answer. Closing it gives up the request within a step.
+
+        Raises:
+            BadRequestError: the prompt cannot be rendered, or is longer than the context.
+            EngineDiedError: a step failed, or the model was unloaded meanwhile.
+        """
+        assert self._text is not None and self._text_thread is not None
+        loop = asyncio.get_running_loop()
+        prompt = await loop.run_in_executor(self._text_thread, self._text.prompt, request)
+        limit = self._limit(request, len(prompt.ids))
+        answer = Answer(self._text, request, prompt)
+        feed = _Feed()
+        try:
+            await self._thread.call(partial(self._insert, feed, prompt, limit, request.sampling))
+            async for token in feed:
+                for event in answer.add(token):
+                    yield event
+                if answer.reason:
+                    break
+        finally:
+            # After the insertion in any case: the engine thread takes its work in order.
+            self._thread.submit(once(partial(self._remove, feed)))
+        for event in answer.finish():
+            yield event
+
+    async def close(self) -> None:
+        """Fail what still runs and return the memory."""
+        if self._text_thread is not None:
+            self._text_thread.shutdown(wait=False, cancel_futures=True)
+        await self._thread.call(self._free)
+
+    def _limit(self, request: GenerationRequest, prompt_tokens: int) -> int:
+        """How many tokens may be generated."""
+        if self._context_length is None:
+            return request.max_tokens or 2**31
+        left = self._context_length - prompt_tokens
+        if left < 1:
+            raise BadRequestError(
+                f"The prompt has {prompt_tokens} tokens and {self.model} takes "
+                f"{self._context_length} with the answer: shorten it, or raise --context-length "
+                "where the model allows more.",
+                param="messages" if request.chat else "prompt",
+            )
+        return min(request.max_tokens or left, left)
+
+    # On the engine thread
+
+    def _load(self, stop_ids: frozenset[int]) -> Work[None]:
+        try:
+            self._weights = yield from load_weights(self._folder)
+            self.weights_bytes = self._weights.nbytes
+            self._decoder = make_decoder(self._weights.network, stop_ids, self._max_rows)
+        finally:
+            if self._decoder is None:
+                self._free()
+
+    def _insert(self, feed: _Feed, prompt: Prompt, limit: int, sampling: Sampling) -> None:
+        assert self._text is not None
+        if self._decoder is None:
+            raise self._failure("was unloaded")
+        row = self._decoder.insert(
+            RowRequest(
+                prompt=prompt.ids,
+                max_tokens=limit,
+                sampler=make_sampler(sampling, self._text.defaults),
+                processors=make_processors(sampling),
+            )
+        )
+        self._feeds[row] = feed
+        if not self._decoding:
+            self._decoding = True
+            self._thread.submit(self._decode())
+
+    def _remove(self, feed: _Feed) -> None:
+        row = next((row for row, other in self._feeds.items() if other is feed), None)
+        if row is not None and self._decoder is not None:
+            del self._feeds[row]
+            self._decoder.remove(row)
+
+    def _decode(self) -> Work[None]:
+        """Runs while there are rows."""
+        while self._decoder is not None and len(self._decoder):
+            try:
+                tokens = self._decoder.step()
+            except Exception:
+                self._restart()
+                break
+            for token in tokens:
+                feed = self._feeds.pop(token.row) if token.last else self._feeds[token.row]
+                feed.put(token)
+            yield
+        self._decoding = False
+
+    def _restart(self) -> None:
+        """A failed step fails the requests that were in it; the next ones find a new decoder."""
+        log.exception("%s: a step failed", self.model)
+        assert self._weights is not None and self._text is not None and self._decoder is not None
+        self._fail_all("failed in the middle of the answer; the log says why")
+        self._decoder.close()
+        self._decoder = make_decoder(self._weights.network, self._text.stop_ids, self._max_rows)
+
+    def _fail_all(self, what: str) -> None:
+        for feed in self._feeds.values():
+            feed.put(self._failure(what))
+        self._feeds.clear()
+
+    def _failure(self, what: str) -> EngineDiedError:
+        return EngineDiedError(f"mlx {what}.", engine="mlx", model=self.model)
+
+    def _free(self) -> None:
+        self._fail_all("was unloaded while it answered")
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = self._weights = None
+        give_back_memory()

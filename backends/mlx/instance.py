@@ -1,0 +1,134 @@
+"""A model of the in-process engine as an `Instance`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+
+from backends.asgi import whole_body
+from backends.base import (
+    InstanceOptions,
+    InstanceState,
+    InstanceStatus,
+    Lifecycle,
+    Receive,
+    Scope,
+    Send,
+)
+from backends.errors import BadRequestError, EngineBusyError, EngineError, EngineStartError
+from backends.mlx import library
+from backends.mlx.engine import Engine
+from backends.wire.request import GenerationRequest, Sampling, parse
+from backends.wire.response import respond
+
+log = logging.getLogger("router.engine")
+
+SUPPORTED = frozenset({"seed", "logit_bias"})
+"""Of `backends.wire.request.FEATURES`: what this engine honours."""
+
+CANARY = GenerationRequest(prompt="a", max_tokens=1, sampling=Sampling(temperature=0.0))
+
+CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/v1/completions"
+
+
+class MLXInstance:
+    """Ready means that it has generated a token. Concurrent callers of `ensure_ready` share one
+    load, and one that gives up does not end it for the others."""
+
+    def __init__(self, model: str, engine: Engine, options: InstanceOptions) -> None:
+        self.model = model
+        self._engine = engine
+        self._options = options
+        self._life = Lifecycle()
+        self._loading: asyncio.Task[None] | None = None
+        self._load_seconds: float | None = None
+        self._words: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<mlx {self.model} {self._life!r}>"
+
+    def status(self) -> InstanceStatus:
+        return InstanceStatus(
+            model=self.model,
+            engine="mlx",
+            version=library.version(),
+            state=self._life.state,
+            reason=self._life.reason,
+            pid=os.getpid(),
+            resident_bytes=self._engine.weights_bytes,
+            load_seconds=self._load_seconds,
+            last_words=self._words,
+        )
+
+    async def ensure_ready(self) -> None:
+        if self._life.state is InstanceState.READY:
+            return
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(self._load())
+        await asyncio.shield(self._loading)
+
+    async def stop(self, grace_seconds: float) -> None:
+        await asyncio.shield(self._stop())
+
+    async def wait_failed(self) -> None:
+        """A failed step is mended in place: this engine ends with the daemon only."""
+        await asyncio.Event().wait()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._life.state is not InstanceState.READY:
+            raise EngineBusyError(
+                f"{self.model} is {self._life.state}; ask again.", engine="mlx", model=self.model
+            )
+        path = scope["path"]
+        if path not in (CHAT_PATH, TEXT_PATH):
+            raise BadRequestError(f"The mlx engine does not serve {path}.", engine="mlx")
+        body = await whole_body(receive)
+        request = parse(body, chat=path == CHAT_PATH, engine="mlx", supported=SUPPORTED)
+        events = self._engine.generate(request)
+        await respond(request, self.model, events, receive, send)
+
+    async def _load(self) -> None:
+        began = time.monotonic()
+        self._life.to(InstanceState.STARTING)
+        try:
+            async with asyncio.timeout(self._options.start_timeout_seconds):
+                await self._engine.load()
+                await self._prove()
+        except BaseException as error:
+            await self._engine.close()
+            failure = self._start_error(error)
+            if self._life.state is InstanceState.STARTING:
+                self._life.to(InstanceState.FAILED, str(failure))
+            raise failure from error
+        self._load_seconds = time.monotonic() - began
+        self._life.to(InstanceState.READY)
+
+    async def _prove(self) -> None:
+        async for _ in self._engine.generate(CANARY):
+            pass
+
+    async def _stop(self) -> None:
+        if self._life.state is InstanceState.STOPPED:
+            return
+        if self._life.state is not InstanceState.STOPPING:
+            self._life.to(InstanceState.STOPPING)
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        await self._engine.close()
+        if self._life.state is InstanceState.STOPPING:
+            self._life.to(InstanceState.STOPPED)
+
+    def _start_error(self, error: BaseException) -> BaseException:
+        """mlx-lm's own words go to the log: they name paths, and nobody understands them."""
+        if isinstance(error, asyncio.CancelledError | EngineError):
+            return error
+        self._words = (f"{type(error).__name__}: {error}",)
+        what = "could not load the model"
+        if isinstance(error, TimeoutError):
+            what = f"was not ready after {self._options.start_timeout_seconds:g} s"
+        return EngineStartError(
+            f"mlx {what}.", engine="mlx", model=self.model, last_words=self._words
+        )

@@ -1,0 +1,203 @@
+"""A loaded model and its tokenizer: from files to memory, and from requests to token ids."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.errors import BadRequestError
+from backends.mlx import library
+from backends.mlx.sampling import Defaults, defaults
+from backends.mlx.thread import Work
+from backends.wire.request import GenerationRequest
+from backends.wire.text import ReasoningFormat, ToolFormat
+
+SLICE_BYTES = 256 * 2**20
+"""Weights read in one step of loading."""
+
+CACHE_LIMIT_BYTES = 256 * 2**20
+"""Freed buffers that MLX may keep for reuse; its own default keeps as much as was ever used."""
+
+RENDERING_ARGUMENTS = frozenset(
+    ("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt",
+     "continue_final_message", "tokenize", "return_dict", "return_tensors", "tokenizer_kwargs")
+)  # fmt: skip
+"""What a request's `chat_template_kwargs` may not set: they are ours, not the template's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The network in memory. Used on the engine thread only."""
+
+    network: Any
+    nbytes: int
+
+
+def load_weights(folder: Path) -> Work[Weights]:
+    """Read the weights, a slice at a step.
+
+    Raises:
+        ValueError, OSError: mlx-lm's own reason why the model cannot be loaded.
+    """
+    mx = library.load("mlx.core")
+    utils = library.load("mlx_lm.utils")
+    mx.set_cache_limit(CACHE_LIMIT_BYTES)
+    # Every decoder sets this limit and restores what it found: it must find the same.
+    utils.maybe_set_recommended_wired_limit()
+    # Custom code in a model's folder is never run.
+    network, _ = utils.load_model(folder, lazy=True, trust_remote_code=False)
+    nbytes = 0
+    for arrays in _slices(network):
+        mx.eval(arrays)
+        nbytes += sum(array.nbytes for array in arrays)
+        yield
+    return Weights(network, nbytes)
+
+
+def _slices(network: Any) -> Iterator[list[Any]]:
+    arrays: list[Any] = []
+    for _, array in library.load("mlx.utils").tree_flatten(network.parameters()):
+        arrays.append(array)
+        if sum(a.nbytes for a in arrays) >= SLICE_BYTES:
+            yield arrays
+            arrays = []
+    if arrays:
+        yield arrays
+
+
+def give_back_memory() -> None:
+    """Return what unreachable arrays held to the system; on the engine thread."""
+    mx = library.load("mlx.core")
+    gc.collect()
+    mx.synchronize()
+    mx.clear_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request as token ids, at least one, and the end of the text they were made from."""
+
+    ids: list[int]
+    end: str = ""
+
+    def ends_with(self, marker: str) -> bool:
+        return self.end.rstrip().endswith(marker)
+
+
+class Text:
+    """The tokenizer and the chat template with what they tell about the model's answers.
+
+    Templates run in transformers' sandbox. Safe for one thread at a time; holds no MLX array.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        utils = library.load("mlx_lm.utils")
+        self._tokenizer = utils.load_tokenizer(
+            folder,
+            {"trust_remote_code": False},
+            # mlx-lm lets generation_config.json decide, as it should.
+            eos_token_ids=utils.load_config(folder).get("eos_token_id"),
+        )
+        self.defaults: Defaults = defaults(_object(folder / "generation_config.json"))
+        self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
+        self.reasoning = self._reasoning()
+
+    def prompt(self, request: GenerationRequest) -> Prompt:
+        """
+        Raises:
+            BadRequestError: there is no chat template, it refuses these messages, nothing is left
+                to continue, or a token id is outside the vocabulary.
+        """
+        # MLX does not check indices: a wrong one would write to memory that is not its own.
+        self._check_ids(request.sampling.logit_bias, "logit_bias")
+        if request.chat:
+            text = self._rendered(request)
+            prompt = Prompt(self._encode(text, special=False), text[-64:])
+        else:
+            prompt = Prompt(self._plain(request.prompt))
+        if not prompt.ids:
+            param = "messages" if request.chat else "prompt"
+            raise BadRequestError(
+                f"`{param}` is empty: there is nothing to go on from.", param=param
+            )
+        return prompt
+
+    def decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def tools(self, declared: tuple[Mapping[str, Any], ...]) -> ToolFormat | None:
+        """How the model writes calls of the declared tools; None if it does not."""
+        parser = self._tokenizer.tool_parser
+        if not declared or parser is None:
+            return None
+        return ToolFormat(
+            self._tokenizer.tool_call_start,
+            self._tokenizer.tool_call_end or "",
+            lambda text: parser(text, list(declared)),
+        )
+
+    def _reasoning(self) -> ReasoningFormat | None:
+        if not self._tokenizer.has_thinking:
+            return None
+        return ReasoningFormat(self._tokenizer.think_start, self._tokenizer.think_end)
+
+    def _plain(self, prompt: str | tuple[int, ...]) -> list[int]:
+        if isinstance(prompt, str):
+            return self._encode(prompt, special=True)
+        self._check_ids(prompt, "prompt")
+        return list(prompt)
+
+    def _check_ids(self, ids: Iterable[int], param: str) -> None:
+        size = len(self._tokenizer)
+        wrong = next((token for token in ids if not 0 <= token < size), None)
+        if wrong is not None:
+            raise BadRequestError(
+                f"`{param}` holds the token id {wrong}; this model's are 0 to {size - 1}.",
+                param=param,
+            )
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=special))
+
+    def _rendered(self, request: GenerationRequest) -> str:
+        if not self._tokenizer.has_chat_template:
+            raise BadRequestError(
+                "This model has no chat template: it continues text. Use /v1/completions.",
+                param="messages",
+            )
+        own = RENDERING_ARGUMENTS.intersection(request.template_arguments)
+        if own:
+            raise BadRequestError(
+                f"`chat_template_kwargs.{min(own)}` cannot be set by a request.",
+                param=f"chat_template_kwargs.{min(own)}",
+            )
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                list(request.messages),
+                tools=list(request.tools) or None,
+                add_generation_prompt=True,
+                tokenize=False,
+                **request.template_arguments,
+            )
+        except Exception as error:
+            # Templates are programs of strangers: whatever they raise is about this request.
+            raise BadRequestError(
+                f"The model's chat template refused the messages: {error}", param="messages"
+            ) from error
+        return text
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in an optional file; one that is missing or broken says nothing."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

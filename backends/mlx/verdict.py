@@ -1,0 +1,196 @@
+"""What mlx-lm can run: one table. Checked against mlx-lm 0.32.2 on CPU by really loading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from backends.base import Support
+from backends.mlx.library import Supported
+from backends.verdicts import Reason, Rule
+from detect.types import ModelInfo, Role, SafetensorsDetails, WeightFormat
+
+Predicate = Callable[[ModelInfo], bool]
+
+TOKENIZERS = frozenset(
+    ("tokenizer.json", "tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json",
+     "vocab.txt")
+)  # fmt: skip
+
+FP8_DEQUANTIZED = frozenset(
+    ("deepseek_v3", "deepseek_v32", "kimi_k2", "joyai_llm_flash", "mimo_v2_flash", "minimax",
+     "minimax_m2", "minimax_m3_vl", "ministral3", "mistral4")
+)  # fmt: skip
+"""Architectures whose module in mlx-lm turns block FP8 into 16 bit while it loads."""
+
+
+def rules(supported: Supported, version: str, device: str) -> tuple[Rule, ...]:
+    """In order: what it is, whether it may be run, whether it can be read, what is limited.
+
+    `device` is `metal`, `cuda` or `cpu`. Without a list of architectures none is refused.
+    """
+    return (
+        *_format_rules(),
+        Rule(
+            when=lambda info: "model_file" in _details(info).config,
+            code=Reason.UNSAFE_REMOTE_CODE,
+            reason="the model brings Python code of its own, which is never run here",
+        ),
+        Rule(
+            when=lambda info: bool(supported.modules) and _module(info, supported) is None,
+            code=Reason.UNSUPPORTED_ARCH,
+            reason=lambda info: f"mlx-lm {version} has no architecture {_type(info)!r}",
+            remedy="A newer mlx-lm may have it.",
+        ),
+        Rule(
+            when=lambda info: not TOKENIZERS & _details(info).files_beside,
+            code=Reason.MISSING_TOKENIZER,
+            reason="there is no tokenizer beside the weights",
+            remedy="Copy tokenizer.json and tokenizer_config.json of the original model there.",
+        ),
+        Rule(
+            when=lambda info: not all(file.name.startswith("model") for file in info.files),
+            code=Reason.CONFLICT_LAYOUT,
+            reason="reads weights from model*.safetensors only",
+            remedy="Download the model in Hugging Face's layout.",
+        ),
+        *_quantization_rules(),
+        Rule(
+            when=lambda info: device == "cpu" and _has_16_bit_experts(info),
+            code=Reason.UNSUPPORTED_QUANT_ON_PLATFORM,
+            reason="on CPU, mlx computes experts only when they are quantised or float32",
+            remedy="Quantise the model with `mlx_lm.convert -q`.",
+        ),
+        Rule(
+            when=lambda info: info.role is Role.VISION,
+            code=Reason.UNSUPPORTED_ROLE,
+            reason="answers text only: mlx-lm has no image input",
+            support=Support.LIMITED,
+        ),
+    )
+
+
+def _format_rules() -> tuple[Rule, ...]:
+    return (
+        Rule(
+            when=lambda info: info.format is WeightFormat.GGUF,
+            code=Reason.UNSUPPORTED_FORMAT,
+            reason="reads MLX and safetensors models, not GGUF",
+        ),
+        Rule(
+            when=lambda info: info.format not in (WeightFormat.MLX, WeightFormat.SAFETENSORS),
+            code=Reason.UNSUPPORTED_FORMAT,
+            reason=lambda info: f"cannot read the {info.format} format",
+        ),
+        Rule(
+            when=lambda info: info.role is Role.ADAPTER,
+            code=Reason.MISSING_BASE_MODEL,
+            reason="an adapter answers only together with its base model",
+        ),
+        Rule(
+            when=lambda info: info.role not in (Role.GENERATIVE, Role.VISION, Role.UNKNOWN),
+            code=Reason.UNSUPPORTED_ROLE,
+            reason=lambda info: f"generates text, and this model's role is {info.role}",
+        ),
+    )
+
+
+def _quantization_rules() -> tuple[Rule, ...]:
+    return (
+        Rule(
+            when=_mlx_tensors_without_claim,
+            code=Reason.CONFLICT_CONFIG_VS_TENSORS,
+            reason="the weights are quantised and config.json does not say how",
+            remedy='Restore its "quantization" entry from the original conversion.',
+        ),
+        Rule(
+            when=lambda info: _method(info) not in (None, *READABLE),
+            code=Reason.UNSUPPORTED_QUANT,
+            reason=lambda info: f"cannot read {_method(info)} weights",
+            remedy=CONVERT,
+        ),
+        Rule(
+            when=_unreadable("awq"),
+            code=Reason.UNSUPPORTED_QUANT,
+            reason="reads AWQ only in its 4-bit GEMM layout and without experts",
+            remedy=CONVERT,
+        ),
+        Rule(
+            when=_unreadable("fp8"),
+            code=Reason.UNSUPPORTED_QUANT,
+            reason=lambda info: f"reads FP8 of a few architectures only, not of {_type(info)}",
+            remedy=CONVERT,
+        ),
+    )
+
+
+CONVERT = (
+    "Download an MLX conversion of the model, or make one from its 16-bit original with "
+    "`mlx_lm.convert -q`."
+)
+
+
+def _details(info: ModelInfo) -> SafetensorsDetails:
+    """The rules behind the format's are asked about safetensors headers only."""
+    assert isinstance(info.details, SafetensorsDetails)
+    return info.details
+
+
+def _type(info: ModelInfo) -> str:
+    return info.architecture.model_type or info.architecture.hf_class or "unknown"
+
+
+def _module(info: ModelInfo, supported: Supported) -> str | None:
+    return supported.module(info.architecture.model_type or "")
+
+
+def _method(info: ModelInfo) -> str | None:
+    return info.quantization.method if info.quantization else None
+
+
+def _claim(info: ModelInfo) -> Mapping[str, Any]:
+    """What the config says of the quantisation: mlx-lm decides by it, whatever the tensors are."""
+    config = _details(info).config
+    claims = (config.get("quantization"), config.get("quantization_config"))
+    return next((claim for claim in claims if isinstance(claim, dict)), {})
+
+
+def _mlx_tensors_without_claim(info: ModelInfo) -> bool:
+    return _method(info) == "mlx" and not _claim(info)
+
+
+def _has_16_bit_experts(info: ModelInfo) -> bool:
+    details = _details(info)
+    return info.quantization is None and details.moe and "F32" not in details.dtype_bytes
+
+
+def _unreadable(method: str) -> Predicate:
+    """Quantised by `method`, in a variant that mlx-lm does not read."""
+    return lambda info: _method(info) == method and not READABLE[method](info)
+
+
+def _is_awq_gemm(info: ModelInfo) -> bool:
+    quantization = info.quantization
+    assert quantization is not None
+    gemm = quantization.mode == "gemm" and quantization.bits == 4
+    return gemm and not _details(info).moe
+
+
+def _fp8_is_dequantized(info: ModelInfo) -> bool:
+    claim = _claim(info)
+    as_mxfp8 = claim.get("scale_fmt") == "ue8m0" and claim.get("weight_block_size") == [32, 32]
+    return as_mxfp8 or info.architecture.model_type in FP8_DEQUANTIZED
+
+
+def _always(info: ModelInfo) -> bool:
+    return True
+
+
+READABLE: Mapping[str, Predicate] = {
+    "mlx": _always,
+    "mxfp4": _always,
+    "bitnet": _always,
+    "awq": _is_awq_gemm,
+    "fp8": _fp8_is_dequantized,
+}
+"""Methods that mlx-lm takes as they are or converts while it loads, and in which variants."""

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.errors import BadRequestError, EngineDiedError
+from backends.mlx.engine import Engine
+from backends.mlx.thread import EngineThread
+from backends.wire.events import Event, Finished, TextDelta, ToolCall
+from backends.wire.request import GenerationRequest, Sampling
+from tests.conftest import Variant
+from tests.tiny import dialogues as d
+from tests.waiting import until
+
+GREEDY = Sampling(temperature=0.0)
+Scenario = Callable[[Engine], Awaitable[Any]]
+
+
+def asking(question: str, **fields: Any) -> GenerationRequest:
+    return GenerationRequest(messages=(d.user(question),), sampling=GREEDY, **fields)
+
+
+async def answer(engine: Engine, request: GenerationRequest) -> list[Event]:
+    return [event async for event in engine.generate(request)]
+
+
+def text(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def end(events: list[Event]) -> Finished:
+    last = events[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+async def idle(engine: Engine) -> None:
+    """Return when the decoder has no row left."""
+    decoder = engine._decoder
+    assert decoder is not None
+    await until(lambda: not engine._decoding and not len(decoder))
+
+
+def with_engine(
+    folder: Path, scenario: Scenario, *, context_length: int | None = 2048, max_rows: int = 8
+) -> Any:
+    async def main() -> Any:
+        engine = Engine(
+            "tiny",
+            folder,
+            context_length=context_length,
+            max_rows=max_rows,
+            thread=EngineThread(),
+        )
+        await engine.load()
+        try:
+            return await scenario(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mlx-4bit", "mlx-8bit", "mlx-5bit", "mlx-mxfp4", "mlx-mxfp8", "mlx-nvfp4", "mlx-mixed",
+     "mlx-bf16", "safetensors"],
+)  # fmt: skip
+def test_every_variant_recites_the_sentence(variant: Variant, name: str) -> None:
+    async def scenario(engine: Engine) -> None:
+        events = await answer(engine, asking(d.QUESTION))
+        assert text(events) == d.SENTENCE
+        assert end(events).reason == "stop"
+
+    with_engine(variant(name), scenario)
+
+
+def test_the_answer_counts_its_tokens_and_comes_piece_by_piece(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        events = await answer(engine, asking(d.QUESTION))
+        usage = end(events).usage
+        assert usage.prompt_tokens == 21
+        assert 10 < usage.completion_tokens < 25
+        assert len(events) > 10
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_many_requests_share_the_batch_and_each_gets_its_own_answer(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        questions = [d.QUESTION, d.FOOD_QUESTION] * 10
+        answers = await asyncio.gather(*(answer(engine, asking(q)) for q in questions))
+        assert [text(events) for events in answers] == [d.SENTENCE, d.FOOD] * 10
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_tool_call_is_an_event_of_its_own(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        events = await answer(engine, asking(d.WEATHER_QUESTION, tools=(d.WEATHER_TOOL,)))
+        assert events[0] == ToolCall("get_weather", '{"city": "Paris"}')
+        assert end(events).reason == "tool_calls"
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_without_tools_in_the_request_nothing_is_read_as_a_call(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        assert text(await answer(engine, asking(d.WEATHER_QUESTION))) == d.NO_TOOLS
+
+    with_engine(variant("mlx-8bit"), scenario)
+
+
+def test_a_text_request_goes_on_from_its_prompt(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        request = GenerationRequest(prompt=d.PROMPT, sampling=GREEDY)
+        assert text(await answer(engine, request)) == d.CONTINUATION
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+@pytest.mark.parametrize("stop", ["small", "a small par", " ", "rot, and I"])
+def test_a_stop_string_ends_the_text_before_it(variant: Variant, stop: str) -> None:
+    async def scenario(engine: Engine) -> None:
+        events = await answer(engine, asking(d.QUESTION, stop=(stop,)))
+        assert text(events) == d.SENTENCE[: d.SENTENCE.index(stop)]
+        assert end(events).reason == "stop"
+        await idle(engine)
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_the_limit_ends_an_answer(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        events = await answer(engine, asking(d.SONG_QUESTION, max_tokens=7))
+        assert (end(events).reason, end(events).usage.completion_tokens) == ("length", 7)
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_the_context_bounds_prompt_and_answer_together(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        events = await answer(engine, asking(d.SONG_QUESTION))
+        usage = end(events).usage
+        assert usage.prompt_tokens + usage.completion_tokens == 64
+
+    with_engine(variant("mlx-4bit"), scenario, context_length=64)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        with pytest.raises(BadRequestError, match=r"21 tokens .* 16 ") as caught:
+            await answer(engine, asking(d.QUESTION))
+        assert caught.value.param == "messages"
+
+    with_engine(variant("mlx-4bit"), scenario, context_length=16)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GenerationRequest(prompt=""),
+        GenerationRequest(prompt=(1, 2, 384)),
+        GenerationRequest(messages=(d.user("x"),), template_arguments={"tokenize": True}),
+        GenerationRequest(messages=(d.user("x"),), template_arguments={"chat_template": "x"}),
+    ],
+)
+def test_a_request_that_cannot_be_a_prompt_is_refused(
+    variant: Variant, request_: GenerationRequest
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        with pytest.raises(BadRequestError):
+            await answer(engine, request_)
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_closing_an_answer_frees_its_row(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        async with aclosing(engine.generate(asking(d.SONG_QUESTION))) as events:
+            await anext(events)
+        await idle(engine)
+        assert text(await answer(engine, asking(d.QUESTION))) == d.SENTENCE
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_request_given_up_at_any_moment_leaves_nothing_behind(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        for delay in range(20):
+            task = asyncio.create_task(answer(engine, asking(d.SONG_QUESTION)))
+            await asyncio.sleep(delay * 0.001)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await idle(engine)
+        assert not engine._feeds
+        assert text(await answer(engine, asking(d.QUESTION))) == d.SENTENCE
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_step_that_fails_fails_the_running_requests_and_the_engine_goes_on(
+    variant: Variant,
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        songs = [asyncio.create_task(answer(engine, asking(d.SONG_QUESTION))) for _ in range(2)]
+        await until(lambda: len(engine._feeds) == 2)
+
+        def broken() -> Any:
+            raise ValueError("a bug in mlx")
+
+        assert engine._decoder is not None
+        engine._decoder.step = broken  # type: ignore[method-assign]
+        for song in songs:
+            with pytest.raises(EngineDiedError):
+                await song
+        assert text(await answer(engine, asking(d.QUESTION))) == d.SENTENCE
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_request_that_is_refused_leaves_its_neighbours_alone(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        song = asyncio.create_task(answer(engine, asking(d.SONG_QUESTION, max_tokens=200)))
+        for token in (10**9, 384, -1):
+            bad = replace(asking(d.QUESTION), sampling=Sampling(logit_bias={token: 1.0}))
+            with pytest.raises(BadRequestError) as caught:
+                await answer(engine, bad)
+            assert caught.value.param == "logit_bias"
+        assert end(await song).usage.completion_tokens == 200
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_bias_keeps_a_token_out(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        assert engine._text is not None
+        ids = engine._text.prompt(GenerationRequest(prompt=d.SENTENCE)).ids
+        biased = Sampling(temperature=0.0, logit_bias={ids[0]: -100.0})
+        request = replace(asking(d.QUESTION), sampling=biased)
+        assert not text(await answer(engine, request)).startswith(d.SENTENCE[:4])
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_seed_gives_the_same_text_alone_and_in_company(variant: Variant) -> None:
+    seeded = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, seed=11)
+    request = replace(asking(d.QUESTION, max_tokens=24), sampling=seeded)
+
+    async def scenario(engine: Engine) -> None:
+        alone = text(await answer(engine, request))
+        other = replace(request, sampling=replace(seeded, seed=12))
+        together = await asyncio.gather(
+            answer(engine, asking(d.FOOD_QUESTION)),
+            answer(engine, request),
+            answer(engine, other),
+        )
+        assert text(together[1]) == alone
+        assert text(together[2]) != alone
+
+    with_engine(variant("mlx-bf16"), scenario)
+
+
+def test_unloading_fails_what_runs_and_gives_the_memory_back(variant: Variant) -> None:
+    from backends.mlx import library
+
+    async def scenario(engine: Engine) -> None:
+        mx = library.load("mlx.core")
+        assert engine.weights_bytes
+        song = asyncio.create_task(answer(engine, asking(d.SONG_QUESTION)))
+        await until(lambda: engine._feeds)
+        held = mx.get_active_memory()
+        await engine.close()
+        with pytest.raises(EngineDiedError):
+            await song
+        assert held - mx.get_active_memory() >= engine.weights_bytes
+        assert mx.get_cache_memory() == 0
+
+    with_engine(variant("mlx-4bit"), scenario)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from backends.mlx import library
+
+
+def test_architectures_are_read_without_importing_one() -> None:
+    folder = library.folder()
+    assert folder is not None
+    supported = library.supported(folder)
+    assert supported.module("llama") == "llama"
+    assert supported.module("mistral") == "llama"
+    assert supported.module("qwen3_moe") == "qwen3_moe"
+    assert supported.module("whisper") is None
+    assert supported.module("cache") is None
+
+
+def test_importing_it_leaves_the_limit_of_open_files_alone() -> None:
+    code = (
+        "import resource; from backends.mlx import library\n"
+        "before = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "library.load('mlx_lm.utils')\n"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_module_that_ends_the_process_is_an_import_error() -> None:
+    with pytest.raises(ImportError):
+        library.load("mlx_lm.models.olmo")
+
+
+def test_the_backend_imports_no_mlx_before_a_model_is_loaded() -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from backends.mlx.backend import MLXBackend\n"
+        "MLXBackend().installation()\n"
+        "assert not {'mlx', 'mlx_lm', 'transformers', 'numpy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,19 @@
+"""Fixtures that every part of the tests shares: the tiny models, made once per run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tiny.variants import build
+
+Variant = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
+    """`variant("mlx-4bit")` is the folder of that variant of the tiny model. Do not change it."""
+    root = tmp_path_factory.mktemp("models")
+    return lambda name: build(name, root / name)
