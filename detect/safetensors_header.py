@@ -6,7 +6,6 @@ tensor names its dtype, shape and `[begin, end)` in the data, which they cover w
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct
@@ -15,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detect import strict_json
 from detect.errors import HeaderError
+from detect.magic import MAX_SAFETENSORS_HEADER_BYTES, refuse_impostor
+from detect.regular_file import open_regular
 
-MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors library itself ("header too large")."""
+MAX_HEADER_BYTES = 32 << 20
+"""Some 200,000 tensors in one file. The format allows three times as much, no model needs it, and
+parsed it would fill the memory of the daemon."""
 
 MAX_DIMENSION = 2**32
-LFS_MAGIC = b"version https://git-lfs"
+MAX_RANK = 8
 
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
@@ -58,7 +61,7 @@ def read_header(path: Path) -> SafetensorsHeader:
         HeaderError: with a reason code: a Git-LFS pointer, empty, truncated or corrupt.
         OSError: the file cannot be read.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(min(size, 1 << 16))
         length = _length(path, start, size)
@@ -73,39 +76,27 @@ def read_header(path: Path) -> SafetensorsHeader:
 
 def _length(path: Path, start: bytes, size: int) -> int:
     """The header's length, believed only when it fits into the file."""
-    if start.startswith(LFS_MAGIC):
-        raise _lfs_pointer(path, start)
-    if size == 0 or not any(start[:4096]):
-        raise HeaderError(
-            "incomplete.partial",
-            f"{path.name} is empty or all zeros: the download did not finish. Download it again.",
-        )
+    refuse_impostor(path, start)
     if size < 8:
         raise _truncated(path, f"it has only {size} bytes")
     (length,) = struct.unpack_from("<Q", start)
-    if length > MAX_HEADER_BYTES or start[8:9] not in (b"{", b""):
+    if length > MAX_SAFETENSORS_HEADER_BYTES or start[8:9] not in (b"{", b""):
         raise _corrupt(path, "it does not begin like a safetensors file")
+    if length > MAX_HEADER_BYTES:
+        raise HeaderError(
+            "corrupt.bounds",
+            f"{path.name} has a header of {length:,} bytes, more than any model needs.",
+        )
     if 8 + length > size:
         raise _truncated(path, f"its header alone needs {8 + length} bytes of {size}")
     return int(length)
 
 
-def _lfs_pointer(path: Path, start: bytes) -> HeaderError:
-    sizes = (line[5:] for line in start[:1024].splitlines() if line.startswith(b"size "))
-    digits = next(sizes, b"")
-    real = f" of a file of {int(digits):,} bytes" if digits.isdigit() and len(digits) < 20 else ""
-    return HeaderError(
-        "incomplete.lfs_pointer",
-        f"{path.name} is only a Git-LFS pointer{real}. Run `git lfs pull` in its folder, "
-        "or download the model again with `hf download`.",
-    )
-
-
 def _parse(path: Path, raw: bytes, available: int) -> SafetensorsHeader:
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise _corrupt(path, "its header is not JSON") from None
+        value = strict_json.parse(raw, unique_keys=True)
+    except ValueError:
+        raise _corrupt(path, "its header is not JSON with unique names in UTF-8") from None
     if not isinstance(value, dict):
         raise _corrupt(path, "its header is not a JSON object")
     metadata = value.pop("__metadata__", None) or {}
@@ -123,7 +114,9 @@ def _tensor(path: Path, name: str, entry: Any, spans: list[tuple[int, int, str]]
         begin, end = entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise _corrupt(path, f"its entry for {name[:100]!r} is incomplete") from None
-    integers = all(type(n) is int and 0 <= n <= MAX_DIMENSION for n in shape)
+    integers = len(shape) <= MAX_RANK and all(
+        type(n) is int and 0 <= n <= MAX_DIMENSION for n in shape
+    )
     if not integers or type(begin) is not int or type(end) is not int or not 0 <= begin <= end:
         raise _corrupt(path, f"{name[:100]!r} has an impossible shape or place")
     bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None

@@ -227,7 +227,15 @@ class ModelInfo:
         return self.fatal_problem is not None
 
 
-FATAL_PREFIXES = ("incomplete.", "corrupt.", "settling", "unsafe.pickle", "missing.config")
+FATAL_PREFIXES = (
+    "incomplete.",
+    "corrupt.",
+    "settling",
+    "unsafe.pickle",
+    "missing.config",
+    "unsupported.gguf_",
+    "unsupported.endianness",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,312 @@
+"""Tensor census: which layout each linear layer is stored in, by names, dtypes and shapes. Pure.
+
+`RULES` is the decision table; the first rule that matches a layer decides. Tensors are facts, so
+nothing here looks at a config.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from detect.safetensors_header import Tensor
+
+Parts = Mapping[str, Tensor]
+"""The tensors of one layer, by what follows its prefix: `weight`, `scales`, …"""
+
+FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+FP8 = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
+E8M0 = frozenset({"U8", "F8_E8M0"})
+I32 = frozenset({"I32", "U32"})
+I16 = frozenset({"I16", "U16"})
+U8, I8, U32, ANY = frozenset({"U8"}), frozenset({"I8"}), frozenset({"U32"}), frozenset[str]()
+
+
+def _always(parts: Parts) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A layer matches when it has all of `has`, in one of these dtypes, and none of `lacks`."""
+
+    name: str
+    has: Mapping[str, frozenset[str]]
+    lacks: frozenset[str] = frozenset()
+    where: Callable[[Parts], bool] = _always
+
+    def matches(self, parts: Parts) -> bool:
+        return (
+            all(
+                suffix in parts and (not dtypes or parts[suffix].dtype in dtypes)
+                for suffix, dtypes in self.has.items()
+            )
+            and not any(suffix in parts for suffix in self.lacks)
+            and self.where(parts)
+        )
+
+
+def _same_columns(parts: Parts) -> bool:
+    """GPTQ packs along the input: its columns are outputs, one scale each."""
+    return "g_idx" in parts or _last(parts["qweight"]) == _last(parts["scales"])
+
+
+def _same_rows(parts: Parts) -> bool:
+    return parts["qweight"].shape[:1] == parts["scales"].shape[:1]
+
+
+def _bitnet_shape(parts: Parts) -> bool:
+    return parts["weight_scale"].elements == 1
+
+
+def _half_width(parts: Parts) -> bool:
+    """Two 4-bit values in each byte, one scale for each 16 of them."""
+    return _last(parts["weight"]) * 2 == _last(parts["weight_scale"]) * 16
+
+
+def _block_scales(parts: Parts) -> bool:
+    return len(parts["weight_scale"].shape) >= 2 and _last(parts["weight_scale"]) > 1
+
+
+def _scale_per_channel(parts: Parts) -> bool:
+    return parts["weight_scale"].elements > 1
+
+
+def _u8_scale_ratio(wanted: int) -> Callable[[Parts], bool]:
+    """Bits times group size, which is unambiguous for MLX's scales of one byte."""
+
+    def where(parts: Parts) -> bool:
+        columns = _last(parts["scales"])
+        return bool(columns) and 32 * _last(parts["weight"]) == wanted * columns
+
+    return where
+
+
+def _nf4(parts: Parts) -> bool:
+    return any(suffix.startswith("weight.quant_state.") for suffix in parts)
+
+
+def _last(tensor: Tensor) -> int:
+    return tensor.shape[-1] if tensor.shape else 0
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(name="exl3", has={"trellis": I16}),
+    Rule(name="exl2", has={"q_weight": I32, "q_scale": ANY, "q_groups": ANY}),
+    Rule(name="uqff", has={"weight.format": U8}),
+    Rule(
+        name="bnb-4bit",
+        has={"weight": U8, "weight.absmax": ANY, "weight.quant_map": ANY},
+    ),
+    Rule(name="bnb-4bit", has={"weight": U8, "weight.absmax": ANY}, where=_nf4),
+    Rule(name="bnb-8bit", has={"weight": I8, "SCB": ANY}),
+    Rule(name="hqq", has={"W_q": ANY, "scale": ANY}),
+    Rule(name="ct-nvfp4", has={"weight_packed": U8, "weight_global_scale": ANY}),
+    Rule(name="ct-mxfp4", has={"weight_packed": U8, "weight_scale": E8M0}),
+    Rule(name="ct-packed", has={"weight_packed": I32, "weight_scale": ANY}),
+    Rule(
+        name="modelopt-nvfp4",
+        has={"weight": U8, "weight_scale": FP8, "weight_scale_2": ANY},
+        where=_half_width,
+    ),
+    Rule(name="mxfp4", has={"blocks": U8, "scales": U8}),
+    Rule(name="gptq", has={"qweight": I32, "qzeros": ANY, "scales": ANY}, where=_same_columns),
+    Rule(name="awq-gemv-fast", has={"qweight": I16, "qzeros": ANY, "scales": ANY}),
+    Rule(name="awq-gemv", has={"qweight": I32, "qzeros": ANY, "scales": ANY}, where=_same_rows),
+    Rule(name="awq-gemm", has={"qweight": I32, "qzeros": ANY, "scales": ANY}),
+    Rule(name="marlin", has={"B": ANY, "s": ANY}),
+    Rule(name="mlx-affine", has={"weight": U32, "scales": FLOATS, "biases": FLOATS}),
+    Rule(name="metal", has={"weight": U32, "scales": ANY, "qbiases": ANY}),
+    Rule(
+        name="mlx-nvfp4", has={"weight": U32, "scales": U8}, where=_u8_scale_ratio(64),
+        lacks=frozenset({"biases"}),
+    ),
+    Rule(
+        name="mlx-mxfp4", has={"weight": U32, "scales": U8}, where=_u8_scale_ratio(128),
+        lacks=frozenset({"biases"}),
+    ),
+    Rule(
+        name="mlx-mxfp8", has={"weight": U32, "scales": U8}, where=_u8_scale_ratio(256),
+        lacks=frozenset({"biases"}),
+    ),
+    Rule(name="fp8-block", has={"weight": FP8, "weight_scale_inv": ANY}),
+    Rule(name="fp8-tensor", has={"weight": FP8, "qscale_weight": ANY}),
+    Rule(name="fp8-block", has={"weight": FP8, "weight_scale": ANY}, where=_block_scales),
+    Rule(name="fp8-channel", has={"weight": FP8, "weight_scale": ANY}, where=_scale_per_channel),
+    Rule(name="fp8-tensor", has={"weight": FP8, "weight_scale": ANY}),
+    Rule(name="fp8-raw", has={"weight": FP8}),
+    Rule(name="eetq", has={"weight": I8, "weight_scales": ANY}),
+    Rule(name="ct-int8", has={"weight": I8, "weight_scale": ANY}),
+    Rule(name="quanto", has={"weight._data": ANY, "weight._scale": ANY}),
+    Rule(name="torchao", has={"_weight_qdata": ANY}),
+    Rule(name="torchao", has={"weight:_weight_qdata": ANY}),
+    Rule(name="higgs", has={"qweight": U8, "scales": ANY, "tables": ANY}),
+    Rule(name="aqlm", has={"codes": ANY, "codebooks": ANY}),
+    Rule(name="bitnet", has={"weight": U8, "weight_scale": ANY}, where=_bitnet_shape),
+    Rule(name="peft-lora", has={"lora_A": ANY}),
+    Rule(name="peft-lora", has={"lora_B": ANY}),
+    Rule(name="mlx-lora", has={"lora_a": ANY}),
+    Rule(name="mlx-lora", has={"lora_b": ANY}),
+    Rule(name="plain", has={"weight": FLOATS}),
+    Rule(name="unknown", has={"weight": ANY}),
+    Rule(name="unknown", has={"qweight": ANY}),
+)  # fmt: skip
+
+PLAIN = "plain"
+UNKNOWN = "unknown"
+
+SUFFIXES = frozenset(
+    {
+        "weight", "bias", "scales", "biases", "qbiases", "qweight", "qzeros", "g_idx",
+        "trellis", "suh", "svh", "su", "sv", "mcg", "mul1", "q_weight", "q_invperm", "q_scale",
+        "q_scale_max", "q_groups", "q_group_map", "q_perm", "weight_packed", "weight_scale",
+        "weight_shape", "weight_zero_point", "weight_g_idx", "weight_global_scale",
+        "input_global_scale", "input_scale", "output_scale", "weight_scale_2",
+        "weight_scale_inv", "SCB", "weight_format", "W_q", "scale", "zero", "nbits",
+        "group_size", "shape", "axis", "packing", "stores_quant_config", "encoded_state_dict",
+        "channel_wise", "compute_dtype", "quant_scale", "quant_zero", "unpack_view_dtype",
+        "view_as_float", "offload_meta", "optimize", "round_zero", "B", "s", "workspace",
+        "qscale_weight", "qscale_act", "weight_scales", "tables", "tables2", "codes",
+        "codebooks", "lora_a", "lora_b", "_weight_qdata", "_weight_scale", "_weight_zero_point",
+        "weight:_weight_qdata", "weight:_weight_scale", "global_scale",
+    }
+)  # fmt: skip
+"""Last parts of tensor names that follow the name of a layer."""
+
+TAILS: tuple[tuple[str, str], ...] = (
+    ("_blocks", "blocks"),
+    ("_scales", "scales"),
+    ("_scale_inv", "weight_scale_inv"),
+    ("_weight_scale", "weight_scale"),
+    ("_bias", "bias"),
+)
+"""Fused experts glue the suffix to the layer's name: `experts.gate_up_proj_blocks`."""
+
+NOT_LINEAR = re.compile(r"embed|norm|conv|rotary|rope|position|patch|^wte$|^wpe$|^ln_")
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|tok_embeddings|word_embeddings|embeddings)$")
+TOWER = re.compile(
+    r"(^|\.)(vision_\w+|visual|audio_\w+|image_\w+|vpm|apm|vit|multi_modal_projector|"
+    r"mm_projector|connector|aligner|resampler|embed_vision|embed_audio|sound_\w+|speech_\w+)\."
+)
+"""Layers that see or hear: not part of the language model."""
+
+STACKED = re.compile(r"\.(switch_mlp|switch_glu)\.")
+EXPERT = re.compile(r"(\.experts[.:_]|\.experts$|\.switch_mlp\.|\.switch_glu\.|_exps\b)")
+ROUTER = re.compile(
+    r"(mlp|feed_forward|block_sparse_moe|moe|ffn|mixer)\.(gate|router|gate\.wg)$|"
+    r"\.(router|router\.(proj|layer|classifier)|experts\.router)$"
+)
+LAYER = re.compile(r"^((?:[^.]+\.)*?)(?:model\.)?layers\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """All layers by prefix and class. `counts` are over the language model's linear layers."""
+
+    parts: Mapping[str, Parts] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def main(self) -> str:
+        """The class that the weights are known by: the most frequent that is not plain."""
+        special = Counter({c: n for c, n in self.counts.items() if c not in (PLAIN, UNKNOWN)})
+        if special:
+            return special.most_common(1)[0][0]
+        return PLAIN if PLAIN in self.counts or not self.counts else UNKNOWN
+
+    @property
+    def linear_layers(self) -> int:
+        return sum(self.counts.values())
+
+    def of_class(self, *names: str) -> dict[str, Parts]:
+        """The layers of these classes, embeddings and towers included."""
+        return {p: self.parts[p] for p, c in self.classes.items() if c in names}
+
+    @property
+    def towers(self) -> bool:
+        return any(TOWER.search(prefix + ".") for prefix in self.parts)
+
+    @property
+    def stacked_experts(self) -> bool:
+        return any(STACKED.search(prefix) for prefix in self.parts)
+
+    @property
+    def experts(self) -> bool:
+        return any(EXPERT.search(prefix) for prefix in self.parts)
+
+    @property
+    def quantized_router(self) -> bool:
+        return any(c not in (PLAIN, UNKNOWN) and ROUTER.search(p) for p, c in self.classes.items())
+
+    def quantized(self, pattern: re.Pattern[str]) -> bool | None:
+        """Whether the layer of this name is quantised; None when there is no such layer."""
+        found = [c for p, c in self.classes.items() if pattern.search(p) and not _tower(p)]
+        return any(c not in (PLAIN, UNKNOWN) for c in found) if found else None
+
+    @property
+    def name_prefix(self) -> str:
+        """What stands before `model.layers.` or `layers.` in the language model's names."""
+        matches = (LAYER.match(p) for p in self.parts if not _tower(p))
+        return next((m[1] for m in matches if m), "")
+
+    @property
+    def layer_count(self) -> int:
+        """One more than the highest layer number of the language model."""
+        matches = (LAYER.match(p) for p in self.parts if not _tower(p))
+        return max((int(m[2][:9]) + 1 for m in matches if m), default=0)
+
+
+LM_HEAD = re.compile(r"(^|\.)lm_head$")
+
+
+def take(tensors: Mapping[str, Tensor], rules: Sequence[Rule] = RULES) -> Census:
+    parts = _layers(tensors)
+    classes = {prefix: c for prefix, layer in parts.items() if (c := _class(layer, rules))}
+    linear = (c for prefix, c in classes.items() if _is_linear(prefix, parts[prefix]))
+    return Census(parts=parts, classes=classes, counts=dict(Counter(linear).most_common()))
+
+
+def _layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        prefix, suffix = split(name)
+        layers.setdefault(prefix, {})[suffix] = tensor
+    return layers
+
+
+def split(name: str) -> tuple[str, str]:
+    """The layer's prefix and the suffix: `("model.layers.0.mlp.up_proj", "weight.absmax")`."""
+    for marker in (".weight.", ".lora_A.", ".lora_B."):
+        head, found, tail = name.partition(marker)
+        if found:
+            return head, f"weight.{tail}" if marker == ".weight." else marker.strip(".")
+    head, _, last = name.rpartition(".")
+    if last in SUFFIXES:
+        return head, last
+    for tail, suffix in TAILS:
+        if last.endswith(tail):
+            return name[: -len(tail)], suffix
+    return name, "weight"
+
+
+def _class(parts: Parts, rules: Sequence[Rule]) -> str | None:
+    """None for what is no matrix: norms, biases, single vectors."""
+    weight = parts.get("weight")
+    if weight is not None and len(parts) == 1 and len(weight.shape) < 2:
+        return None
+    return next((rule.name for rule in rules if rule.matches(parts)), None)
+
+
+def _is_linear(prefix: str, parts: Parts) -> bool:
+    weight = parts.get("weight")
+    if weight is not None and len(weight.shape) < 2:
+        return False
+    leaf = prefix.rpartition(".")[2]
+    return not NOT_LINEAR.search(leaf) and not _tower(prefix)
+
+
+def _tower(prefix: str) -> bool:
+    return TOWER.search(prefix + ".") is not None

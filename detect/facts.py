@@ -1,0 +1,46 @@
+"""Safetensors facts: as read from one folder, and as understood. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detect.census import Census
+from detect.hf_config import Configs
+from detect.mlx_widths import Widths
+from detect.safetensors_header import Tensor
+from detect.types import Problem, Quantization, WeightFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SafetensorsFacts:
+    """All that is read of one model. What it is follows from this and nothing else."""
+
+    path: Path
+    files: tuple[Path, ...]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    configs: Configs = field(default_factory=Configs)
+    beside: frozenset[str] = frozenset()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        return frozenset(file.suffix for file in self.files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understood:
+    """The facts with the census taken: what the contradictions are looked for in."""
+
+    configs: Configs
+    census: Census
+    widths: Widths
+    format: WeightFormat
+    format_source: str
+    quantization: Quantization | None
+
+    @property
+    def moe(self) -> bool:
+        return self.census.experts

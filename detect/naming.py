@@ -1,0 +1,133 @@
+"""The ids of models, from where they lie. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count
+
+from detect import quant_label
+from detect.types import ModelInfo, WeightFormat
+
+DEFAULT_LABELS = ("Q4_K_M", "Q8_0")
+"""What the name of a folder with several quantisations means, as in llama.cpp."""
+
+Identity = frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A model before it has an id.
+
+    `stem` is the file's own name, of use where one folder holds several models; `identity` are
+    the devices and inodes of its files, equal for one model reached in two ways.
+    """
+
+    info: ModelInfo
+    stem: str = ""
+    identity: Identity = frozenset()
+    root: str = ""
+
+
+def in_place(name: str, found: Sequence[Found]) -> list[Found]:
+    """The models of one folder, named after the folder and told apart by quantisation or file."""
+    if not name:
+        return [_with_id(one, one.stem or one.info.folder.name) for one in found]
+    if len(found) == 1:
+        return [_with_id(found[0], name)]
+    ggufs = [one for one in found if one.info.format is WeightFormat.GGUF and one.stem]
+    labels = Counter(_label(one) for one in ggufs)
+    prefixes = {quant_label.without_label(one.stem).casefold() for one in ggufs}
+    variants = len(prefixes) == 1 and max(labels.values(), default=0) == 1
+    named = [_with_id(one, _id_in(name, one, ggufs, variants)) for one in found]
+    return _with_default(name, named) if variants and len(ggufs) == len(found) else named
+
+
+def _id_in(name: str, one: Found, ggufs: Sequence[Found], variants: bool) -> str:
+    if not any(one is gguf for gguf in ggufs):
+        return f"{name}/{one.stem}" if one.stem else name
+    return f"{name}:{_label(one)}" if variants else f"{name}/{one.stem}"
+
+
+def _label(one: Found) -> str:
+    quantization = one.info.quantization
+    mode = quantization.mode if quantization else None
+    return quant_label.of_name(one.stem) or mode or one.stem
+
+
+def _with_default(name: str, named: list[Found]) -> list[Found]:
+    """The folder's own name goes to its most usual quantisation that is not broken."""
+    ranked = sorted(named, key=_default_rank)
+    return [
+        replace(one, info=replace(one.info, aliases=(*one.info.aliases, name)))
+        if one is ranked[0]
+        else one
+        for one in named
+    ]
+
+
+def _default_rank(one: Found) -> tuple[bool, int, str]:
+    label = _label(one)
+    usual = DEFAULT_LABELS.index(label) if label in DEFAULT_LABELS else len(DEFAULT_LABELS)
+    return one.info.broken, usual, one.info.id
+
+
+def _with_id(one: Found, name: str) -> Found:
+    return replace(one, info=replace(one.info, id=name))
+
+
+def across_places(found: Sequence[Found]) -> tuple[ModelInfo, ...]:
+    """All models, each once and under an id of its own, with the last part of it as an alias."""
+    return _with_bare_names(_distinct(_merged(found)))
+
+
+def _merged(found: Sequence[Found]) -> list[Found]:
+    """One model reached twice keeps the first id; the others become aliases."""
+    kept: dict[Identity, Found] = {}
+    alone: list[Found] = []
+    for one in found:
+        first = kept.get(one.identity) if one.identity else None
+        if first is None:
+            kept[one.identity or frozenset({(-1, len(alone))})] = one
+            alone.append(one)
+        else:
+            names = dict.fromkeys([*first.info.aliases, one.info.id, *one.info.aliases])
+            names.pop(first.info.id, None)
+            merged = replace(first, info=replace(first.info, aliases=tuple(names)))
+            kept[one.identity] = merged
+    return [kept[one.identity] if one.identity else one for one in alone]
+
+
+def _distinct(found: Sequence[Found]) -> list[ModelInfo]:
+    """The first of one id keeps it; the others say which models folder they are from."""
+    taken: set[str] = set()
+    models = []
+    for one in found:
+        ids = chain(
+            (one.info.id, f"{one.info.id}@{one.root}"),
+            (f"{one.info.id}@{one.root}-{number}" for number in count(2)),
+        )
+        free = next(name for name in ids if name not in taken)
+        taken.add(free)
+        models.append(replace(one.info, id=free))
+    return models
+
+
+def _with_bare_names(models: Sequence[ModelInfo]) -> tuple[ModelInfo, ...]:
+    """`name` for `org/name`, unless it would mean two models."""
+    bare = Counter(_bare(name) for m in models for name in (m.id, *m.aliases))
+    taken = {name for m in models for name in (m.id, *m.aliases)}
+    return tuple(
+        replace(m, aliases=tuple(dict.fromkeys([*m.aliases, *_bare_names(m, bare, taken)])))
+        for m in models
+    )
+
+
+def _bare_names(model: ModelInfo, bare: Counter[str], taken: set[str]) -> list[str]:
+    names = (_bare(name) for name in (model.id, *model.aliases))
+    return [name for name in names if bare[name] == 1 and name not in taken]
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]

@@ -1,0 +1,87 @@
+"""Read the safetensors headers of one model, and say what is wrong with the files together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from detect.errors import HeaderError
+from detect.facts import SafetensorsFacts
+from detect.hf_config import INDEX, Configs
+from detect.listing import Listing
+from detect.safetensors_header import Tensor, read_header
+from detect.types import Problem
+from detect.weight_set import WeightSet
+
+
+def read(listing: Listing, chosen: WeightSet, configs: Configs) -> SafetensorsFacts:
+    """Every header of a set, merged."""
+    present = [listing.files[name] for name in chosen.files if name in listing.files]
+    missing = [*chosen.missing, *(n for n in chosen.files if n not in listing.files)]
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    problems: list[Problem] = []
+    twice: list[str] = []
+    for entry in present:
+        try:
+            header = read_header(entry.path)
+        except HeaderError as error:
+            problems.append(Problem(error.code, error.message))
+        except OSError as error:
+            problems.append(unreadable(entry.path, error))
+        else:
+            twice += tensors.keys() & header.tensors.keys()
+            tensors.update(header.tensors)
+            metadata.update(header.metadata)
+    if missing:
+        problems.insert(0, _missing_shards(missing, len(present) + len(missing)))
+    elif not problems:
+        problems += _set_problems(chosen, configs, tensors, twice)
+    return SafetensorsFacts(
+        path=listing.folder,
+        files=tuple(entry.path for entry in present),
+        tensors=tensors,
+        metadata=metadata,
+        configs=configs,
+        beside=frozenset([*listing.files, *listing.folders]) - set(chosen.files),
+        problems=(*problems, *configs.problems),
+    )
+
+
+def _missing_shards(missing: Sequence[str], total: int) -> Problem:
+    shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+    return Problem(
+        "incomplete.missing_shard",
+        f"{len(missing)} of {total} weight files are missing: {shown}. Download them again.",
+    )
+
+
+def _set_problems(
+    chosen: WeightSet, configs: Configs, tensors: Mapping[str, Tensor], twice: Collection[str]
+) -> Iterator[Problem]:
+    """What is wrong with complete files that do not go together."""
+    if twice:
+        yield Problem(
+            "corrupt.index_mismatch",
+            f"Two weight files both hold {min(twice)[:100]!r}. Download them again.",
+        )
+    lost = [name for name in configs.weight_map or () if name not in tensors]
+    if lost and chosen.from_index:
+        yield Problem(
+            "corrupt.index_mismatch",
+            f"{INDEX} lists {len(lost)} tensors that no file has, such as {min(lost)[:100]!r}. "
+            "Download the model again.",
+        )
+    if chosen.rivals:
+        yield Problem(
+            "conflict.layout",
+            f"Beside the model lie weights that MLX would load along with it "
+            f"({', '.join(chosen.rivals[:3])}). Remove the set that is not needed.",
+        )
+
+
+def unreadable(path: Path, error: OSError) -> Problem:
+    return Problem(
+        "incomplete.partial",
+        f"{path.name} cannot be read: {error.strerror or error}.",
+    )

@@ -1,0 +1,166 @@
+"""Look at folders and say which models are in them. Never raises for what it finds there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from detect import foreign, layouts, naming
+from detect.errors import NotAModelError
+from detect.examine import examine
+from detect.layouts import Place, TensorLayers
+from detect.listing import list_folder
+from detect.naming import Found
+from detect.types import ModelInfo, Problem, Role, ScanReport, Skipped, WeightFormat
+
+Progress = Callable[[int], None]
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 5
+
+
+def scan(folders: Sequence[Path], progress: Progress | None = None) -> ScanReport:
+    """All models below these folders. `progress` hears how many places were looked at."""
+    began = time.monotonic()
+    findings = _Findings()
+    roots = layouts.roots_of(folders)
+    places = 0
+    for folder in folders:
+        for item in _survey(folder, roots):
+            findings.add_guarded(item, folder.resolve().name)
+            places += 1
+            if progress is not None:
+                progress(places)
+    return ScanReport(
+        models=naming.across_places(findings.found),
+        skipped=tuple(dict.fromkeys(findings.skipped)),
+        seconds=time.monotonic() - began,
+    )
+
+
+def inspect_path(path: Path) -> ModelInfo:
+    """The one model at a path: its folder, or one of its files.
+
+    Raises:
+        NotAModelError: no model is there, or several; the sentence says what is.
+    """
+    if path.is_dir():
+        return _inspect_folder(path)
+    if path.is_file():
+        return _inspect_file(path)
+    what = "is not a regular file" if os.path.lexists(path) else "does not exist"
+    raise NotAModelError("unsupported.format", f"{path} {what}.")
+
+
+class _Findings:
+    """What has been found so far, in order."""
+
+    def __init__(self) -> None:
+        self.found: list[Found] = []
+        self.skipped: list[Skipped] = []
+
+    def add(self, item: layouts.Item, root: str) -> None:
+        if isinstance(item, Skipped):
+            self.skipped.append(item)
+        elif isinstance(item, TensorLayers):
+            self.found.append(Found(info=_tensor_layers(item), root=root))
+        else:
+            found, skipped = examine(item)
+            self.found += [replace(one, root=root) for one in _named(item, found)]
+            self.skipped += skipped
+
+    def add_guarded(self, item: layouts.Item, root: str) -> None:
+        """As `add`, for a scan, which one folder must not end even by an error of ours."""
+        try:
+            self.add(item, root)
+        except Exception as error:
+            assert isinstance(item, Place)
+            logger.exception("cannot understand %s", item.main.folder)
+            what = f"It was not understood ({type(error).__name__}); please report this."
+            self.skipped.append(Skipped(item.main.folder, "unreadable", what))
+
+
+def _survey(folder: Path, roots: Sequence[Path]) -> Iterator[layouts.Item]:
+    if not folder.is_dir():
+        yield Skipped(folder, "unreadable", "There is no such folder.")
+        return
+    yield from layouts.survey(folder, roots)
+
+
+def _named(place: Place, found: Sequence[Found]) -> list[Found]:
+    if not place.exact:
+        return naming.in_place(place.name, found)
+    return [
+        replace(one, info=replace(one.info, id=place.name, aliases=place.aliases))
+        for one in found[:1]
+    ]
+
+
+def _tensor_layers(item: TensorLayers) -> ModelInfo:
+    return ModelInfo(
+        id=item.name,
+        path=item.folder,
+        files=(),
+        format=WeightFormat.OLLAMA_TENSORS,
+        role=Role.UNKNOWN,
+        weights_bytes=item.weights_bytes,
+        aliases=item.aliases,
+        problems=(
+            Problem(
+                "unsupported.format",
+                "It is stored tensor by tensor for Ollama's own engine. Use it with Ollama. "
+                + foreign.CONVERTED,
+            ),
+        ),
+    )
+
+
+def _inspect_folder(folder: Path) -> ModelInfo:
+    findings = _Findings()
+    for item in layouts.survey_one(folder, layouts.roots_of([folder])):
+        findings.add(item, folder.name)
+    models = naming.across_places(findings.found)
+    if len(models) == 1:
+        return models[0]
+    if models:
+        raise NotAModelError("unsupported.format", _several(folder, models))
+    if findings.skipped:
+        first = findings.skipped[0]
+        where = "" if first.path == folder else f"{first.path.name}: "
+        raise NotAModelError(first.code, f"{folder} holds no model. {where}{first.reason}")
+    raise NotAModelError("unsupported.format", _nothing(folder))
+
+
+def _several(folder: Path, models: Sequence[ModelInfo]) -> str:
+    names = [str(model.path) for model in models[:MAX_NAMED]]
+    more = f" and {len(models) - MAX_NAMED} more" if len(models) > MAX_NAMED else ""
+    return f"{folder} holds {len(models)} models; name one of them: {', '.join(names)}{more}."
+
+
+def _nothing(folder: Path) -> str:
+    listing = list_folder(folder, layouts.roots_of([folder]))
+    names = [*listing.files, *(f"{name}/" for name in listing.folders)]
+    if not names:
+        return f"{folder} is empty."
+    more = ", …" if len(names) > MAX_NAMED else ""
+    shown = ", ".join(repr(name) for name in names[:MAX_NAMED])
+    return f"{folder} holds no model, only {shown}{more}."
+
+
+def _inspect_file(path: Path) -> ModelInfo:
+    """The model that the file belongs to, named after the folder, or after the file itself."""
+    roots = layouts.roots_of([path.parent, path.resolve().parent])
+    listing = list_folder(path.parent, roots)
+    found, skipped = examine(Place(name="", listings=(listing,)))
+    for one in found:
+        if any(file.samefile(path) for file in (*one.info.files, one.info.path) if file.exists()):
+            return naming.across_places(naming.in_place("", [one]))[0]
+    reasons = [item for item in skipped if item.path == path]
+    if reasons:
+        raise NotAModelError(reasons[0].code, f"{path.name}: {reasons[0].reason}")
+    raise NotAModelError("unsupported.format", f"{path} is not a model's weights.")
