@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,13 +28,21 @@ from backends.base import (
     Send,
 )
 from backends.child import Child
-from backends.errors import EngineDiedError, EngineError, EngineMissingError, EngineStartError
+from backends.errors import (
+    EngineBusyError,
+    EngineDiedError,
+    EngineError,
+    EngineMissingError,
+    EngineStartError,
+)
 from backends.proxy import Endpoint, Proxy, TcpEndpoint, UnixEndpoint
 
 log = logging.getLogger("router.engine")
 
 POLL_SECONDS = (0.01, 0.02, 0.05, 0.1)
 PORT_TRIES = 3
+LAST_WORDS_SECONDS = 1.0
+"""For one that closes its connection to print why, and to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +50,15 @@ class Service:
     """How one engine is run as a server, and how it shows that it works.
 
     `command` gives the argument vector for an endpoint; `unix` says which kind the engine can
-    listen on. `canary` is a request that makes it generate one token.
+    listen on; `folder` is its working directory. `canary` is a request that makes it generate one
+    token.
     """
 
     engine: str
     version: str | None
     command: Callable[[Endpoint], list[str]]
     unix: bool = True
+    folder: Path | None = None
     health_path: str = "/health"
     canary_path: str = "/v1/completions"
     canary: dict[str, Any]
@@ -80,14 +91,15 @@ class ServedByChild:
 
     def status(self) -> InstanceStatus:
         child = self._child
+        pid = child.pid if child and child.running else None
         return InstanceStatus(
             model=self.model,
             engine=self._service.engine,
             version=self._service.version,
             state=self._life.state,
             reason=self._life.reason,
-            pid=child.pid if child else None,
-            resident_bytes=memory.resident_bytes(child.pid) if child else None,
+            pid=pid,
+            resident_bytes=memory.resident_bytes(pid) if pid else None,
             load_seconds=self._load_seconds,
             last_words=child.last_words() if child else self._words,
         )
@@ -95,9 +107,17 @@ class ServedByChild:
     async def ensure_ready(self) -> None:
         if self._life.state is InstanceState.READY:
             return
+        if self._life.state is InstanceState.STOPPING:
+            raise self._busy()
         if self._start is None or self._start.done():
             self._start = asyncio.create_task(self._bring_up())
-        await asyncio.shield(self._start)
+        start = self._start
+        try:
+            await asyncio.shield(start)
+        except asyncio.CancelledError:
+            if start.cancelled() and not _being_cancelled():
+                raise self._busy() from None
+            raise
 
     async def wait_failed(self) -> None:
         await self._failed.wait()
@@ -119,13 +139,18 @@ class ServedByChild:
         self._failed.clear()
         try:
             async with asyncio.timeout(self._options.start_timeout_seconds):
+                await self._clear(0.0)
                 await self._start_child()
                 await self._prove()
         except BaseException as error:
             failure = self._start_error(error)
             await self._clear(0.0)
+            if isinstance(failure, EngineError):
+                failure.last_words = self._words
             if self._life.state is InstanceState.STARTING:
                 self._life.to(InstanceState.FAILED, str(failure))
+            if failure is error:
+                raise
             raise failure from error
         self._load_seconds = time.monotonic() - began
         self._life.to(InstanceState.READY)
@@ -151,6 +176,7 @@ class ServedByChild:
     async def _spawn(self, endpoint: Endpoint) -> Child:
         return await Child.spawn(
             self._service.command(endpoint),
+            folder=self._service.folder,
             on_line=lambda line: log.debug("%s | %s", self.model, line),
         )
 
@@ -160,19 +186,22 @@ class ServedByChild:
         for attempt in range(10**9):
             if not self._child.running:
                 raise self._error("ended while it loaded the model")
+            if not await self._is_ours(endpoint):
+                return False
             with contextlib.suppress(httpx.TransportError):
                 status, _ = await self._proxy.fetch("GET", self._service.health_path)
-                if not self._is_ours(endpoint):
-                    return False
                 if status == 200:
                     break
             pause = POLL_SECONDS[min(attempt // 10, len(POLL_SECONDS) - 1)]
             await asyncio.wait([self._child.exited], timeout=pause)
         return True
 
-    def _is_ours(self, endpoint: Endpoint) -> bool:
-        """A Unix socket in our private folder is ours; a port is if a descendant listens there."""
-        if isinstance(endpoint, UnixEndpoint):
+    async def _is_ours(self, endpoint: Endpoint) -> bool:
+        """A Unix socket in our private folder is ours, a port that nobody answers may become it.
+
+        Asked before a word is said, because a stranger may listen and never answer.
+        """
+        if isinstance(endpoint, UnixEndpoint) or not await _answers(endpoint.port):
             return True
         assert self._child is not None
         try:
@@ -194,6 +223,7 @@ class ServedByChild:
                 raise self._error("ended at its first token")
             status, answer = asking.result()
         except httpx.TransportError as error:
+            await asyncio.wait([self._child.exited], timeout=LAST_WORDS_SECONDS)
             raise self._error("ended at its first token") from error
         finally:
             asking.cancel()
@@ -239,17 +269,14 @@ class ServedByChild:
             self._words = child.last_words()
         if proxy is not None:
             await proxy.aclose()
-        self._child = self._proxy = None
+        if self._child is child:
+            self._child = self._proxy = None
 
     # Errors
 
     def _error(self, what: str) -> EngineStartError:
-        words = self._child.last_words() if self._child else ()
         return EngineStartError(
-            f"{self._service.engine} {what}.",
-            engine=self._service.engine,
-            model=self.model,
-            last_words=words,
+            f"{self._service.engine} {what}.", engine=self._service.engine, model=self.model
         )
 
     def _start_error(self, error: BaseException) -> BaseException:
@@ -264,6 +291,13 @@ class ServedByChild:
             )
         return error
 
+    def _busy(self) -> EngineBusyError:
+        return EngineBusyError(
+            f"{self._service.engine} is being stopped with {self.model}; ask again.",
+            engine=self._service.engine,
+            model=self.model,
+        )
+
     def _death(self) -> EngineError:
         return EngineDiedError(
             f"{self._service.engine} is not running with {self.model} any more; ask again.",
@@ -271,6 +305,20 @@ class ServedByChild:
             model=self.model,
             last_words=self._words,
         )
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _listens_on(process: psutil.Process, port: int) -> bool:

@@ -8,7 +8,7 @@ that a table reads like the documentation and every row is testable on its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from backends.base import Installation, Support, Verdict
@@ -71,6 +71,15 @@ class Rule:
             reason=_text(self.reason, info),
             remedy=_text(self.remedy, info),
         )
+
+
+def only(condition: Callable[[ModelInfo], bool], rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """These rules, asked about the models that fulfil `condition` only."""
+
+    def both(when: Callable[[ModelInfo], bool]) -> Callable[[ModelInfo], bool]:
+        return lambda info: condition(info) and when(info)
+
+    return tuple(replace(rule, when=both(rule.when)) for rule in rules)
 
 
 def judge(engine: str, info: ModelInfo, rules: Sequence[Rule], yes: Clause = "") -> Verdict:

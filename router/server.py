@@ -38,7 +38,7 @@ LAST_BYTES_SECONDS = 2
 def create_backends(settings: Settings) -> dict[str, Backend]:
     """Every engine by name. Nothing is imported, started or probed yet."""
     from backends.llama_cpp import LlamaCppBackend
-    from backends.mistral_rs import MistralRsBackend
+    from backends.mistral_rs.backend import MistralRsBackend
     from backends.mlx.backend import MLXBackend
 
     backends: Sequence[Backend] = (

@@ -6,16 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backends.base import Support
+from backends.headers import TOKENIZERS
+from backends.headers import safetensors_details as _details
 from backends.mlx.library import Supported
 from backends.verdicts import Reason, Rule
-from detect.types import ModelInfo, Role, SafetensorsDetails, WeightFormat
+from detect.types import ModelInfo, Role, WeightFormat
 
 Predicate = Callable[[ModelInfo], bool]
-
-TOKENIZERS = frozenset(
-    ("tokenizer.json", "tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json",
-     "vocab.txt")
-)  # fmt: skip
 
 FP8_DEQUANTIZED = frozenset(
     ("deepseek_v3", "deepseek_v32", "kimi_k2", "joyai_llm_flash", "mimo_v2_flash", "minimax",
@@ -128,12 +125,6 @@ CONVERT = (
     "Download an MLX conversion of the model, or make one from its 16-bit original with "
     "`mlx_lm.convert -q`."
 )
-
-
-def _details(info: ModelInfo) -> SafetensorsDetails:
-    """The rules behind the format's are asked about safetensors headers only."""
-    assert isinstance(info.details, SafetensorsDetails)
-    return info.details
 
 
 def _type(info: ModelInfo) -> str:

@@ -1,6 +1,6 @@
 """llama.cpp's own HTTP server, embedded.
 
-    python -m backends.workers.llama_cpp --model FILE --socket SOCKET
+    python -m backends.workers.llama_cpp --model FILE --socket SOCKET --alias ID
 
 For those who have no `llama-server` binary: the `xllamacpp` wheel carries the same server. It
 listens on a Unix socket and ends on SIGTERM.
@@ -39,7 +39,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--alias", required=True)
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--mmproj")
+    parser.add_argument("--cache-ram", type=int, default=0)
     parser.add_argument("--embedding", action="store_true")
+    parser.add_argument("--pooling", choices=("rank",))
     return parser.parse_args()
 
 
@@ -54,7 +56,10 @@ def _parameters(xllamacpp: Any, arguments: argparse.Namespace) -> Any:
     parameters.kv_unified = True
     parameters.ui = False
     parameters.cors_origins = ""
+    parameters.cache_ram_mib = arguments.cache_ram
     parameters.embedding = arguments.embedding
+    if arguments.pooling:
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     if arguments.mmproj:
         parameters.mmproj.path = arguments.mmproj
     return parameters

@@ -6,6 +6,7 @@ a folder that exists is complete.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -50,14 +51,15 @@ def _mlx(folder: Path, bits: int, group: int, mode: str = "affine", mixed: bool 
     _plain(folder)
     (folder / "model.safetensors").unlink()
     model, _ = load_model(WEIGHTS)
-    model, config = quantize_model(
-        model,
-        load_config(WEIGHTS),
-        group,
-        bits,
-        mode=mode,
-        quant_predicate=predicate if mixed else None,
-    )
+    with contextlib.redirect_stdout(None):
+        model, config = quantize_model(
+            model,
+            load_config(WEIGHTS),
+            group,
+            bits,
+            mode=mode,
+            quant_predicate=predicate if mixed else None,
+        )
     save_model(folder, model)
     save_config(config, folder / "config.json")
 

@@ -1,0 +1,39 @@
+"""What several engines' tables ask of a model's headers. Pure.
+
+`gguf_details` and `safetensors_details` are for rules behind the one that has refused the other
+format.
+"""
+
+from __future__ import annotations
+
+from detect.types import GGUFDetails, ModelInfo, SafetensorsDetails
+
+TOKENIZERS = frozenset(
+    ("tokenizer.json", "tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json",
+     "vocab.txt")
+)  # fmt: skip
+"""Files that a tokenizer is read from."""
+
+OLLAMA_ARCHITECTURES = frozenset(
+    ("gptoss", "qwen25vl", "mllama", "deepseekocr", "glmocr", "glm4moelite",
+     "nemotron_h_omni", "olmo3")
+)  # fmt: skip
+"""`general.architecture` of files in Ollama's own layout, which only Ollama reads."""
+
+
+def gguf_details(info: ModelInfo) -> GGUFDetails:
+    assert isinstance(info.details, GGUFDetails)
+    return info.details
+
+
+def safetensors_details(info: ModelInfo) -> SafetensorsDetails:
+    assert isinstance(info.details, SafetensorsDetails)
+    return info.details
+
+
+def in_ollamas_layout(info: ModelInfo) -> bool:
+    return gguf_details(info).embedded_projector or info.architecture.gguf in OLLAMA_ARCHITECTURES
+
+
+def has_no_gguf_tokenizer(info: ModelInfo) -> bool:
+    return gguf_details(info).tokenizer_model is None

@@ -1,0 +1,268 @@
+"""llama.cpp: the user's `llama-server`, else the server inside the `xllamacpp` wheel."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from backends.base import Footprint, Installation, InstanceOptions, Support, Verdict
+from backends.headers import gguf_details, has_no_gguf_tokenizer, in_ollamas_layout
+from backends.installed import Binary, Wheel, find_binary, installation
+from backends.probe import ArchitectureProbe, ask_worker, build_of, run
+from backends.proxy import Endpoint, UnixEndpoint
+from backends.served import ServedByChild, Service
+from backends.stub import gguf_stub
+from backends.verdicts import Reason, Rule, if_installed, judge
+from detect.types import ModelInfo, Role, WeightFormat
+
+ENGINE = "llama.cpp"
+DEFAULT_CONTEXT = 8192
+"""Tokens, for the rare file that states none."""
+
+PROMPT_CACHE_MIB = 512
+"""What llama-server may keep of earlier prompts outside its slots; its own default is 8 GiB."""
+
+OVERHEAD_BYTES = (PROMPT_CACHE_MIB + 256) * 2**20
+
+CANARIES: dict[Role, tuple[str, dict[str, Any]]] = {
+    Role.EMBEDDING: ("/v1/embeddings", {"input": "a"}),
+    Role.RERANKER: ("/v1/rerank", {"query": "a", "documents": ["a"]}),
+}
+TEXT_CANARY: tuple[str, dict[str, Any]] = (
+    "/v1/completions",
+    {"prompt": "a", "max_tokens": 1, "temperature": 0, "cache_prompt": False},
+)
+
+ROLE_FLAGS: dict[Role, tuple[str, ...]] = {
+    Role.EMBEDDING: ("--embedding",),
+    Role.RERANKER: ("--embedding", "--pooling", "rank"),
+}
+
+SERVED_ROLES = frozenset(
+    (Role.GENERATIVE, Role.VISION, Role.EMBEDDING, Role.RERANKER, Role.UNKNOWN)
+)
+CAPABILITIES = ("GGUF models", "embeddings and reranking", "images with an mmproj file")
+WHEEL = Wheel(distribution="xllamacpp", module="xllamacpp")
+INSTALL = (
+    "Install llama.cpp so that `llama-server` is on PATH, "
+    'or run `pip install "local-model-router[llama-cpp]"`.'
+)
+
+
+UNKNOWN_ARCHITECTURE = "unknown model architecture"
+PROBE_SECONDS = 20.0
+
+
+class LlamaCppBackend:
+    """Every GGUF text model; embeddings, reranking and vision where the file is made for it."""
+
+    name = ENGINE
+
+    def __init__(self, *, binary: Path | None, cache_dir: Path) -> None:
+        self._configured = binary
+        self._cache_dir = cache_dir
+
+    def installation(self) -> Installation:
+        return self._installation
+
+    def verdict(self, info: ModelInfo) -> Verdict:
+        return if_installed(self._installation, judge(self.name, info, self._rules))
+
+    def footprint(self, info: ModelInfo, options: InstanceOptions) -> Footprint:
+        """Weights as stored; one pool of KV at 16 bit that all slots share."""
+        return Footprint(
+            weights_bytes=info.weights_bytes,
+            kv_bytes=(info.kv_bytes_per_token or 0) * context_length(info, options),
+            overhead_bytes=OVERHEAD_BYTES,
+        )
+
+    def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> ServedByChild:
+        command = self._binary_command if self._binary else _worker_command
+
+        def argv(endpoint: Endpoint) -> list[str]:
+            assert isinstance(endpoint, UnixEndpoint)
+            return command(model_id, info, options, endpoint.socket)
+
+        path, canary = CANARIES.get(info.role, TEXT_CANARY)
+        service = Service(
+            engine=self.name,
+            version=self._installation.version,
+            command=argv,
+            canary_path=path,
+            canary={"model": model_id, **canary},
+        )
+        return ServedByChild(model_id, service, options)
+
+    @cached_property
+    def _binary(self) -> Binary | None:
+        return find_binary(self._configured, ("llama-server",))
+
+    @cached_property
+    def _installation(self) -> Installation:
+        return installation(
+            self.name,
+            self._binary,
+            WHEEL,
+            option="--llama-server",
+            install=INSTALL,
+            capabilities=CAPABILITIES,
+        )
+
+    @cached_property
+    def _rules(self) -> tuple[Rule, ...]:
+        version = self._installation.version or "of unknown version"
+        return (
+            Rule(
+                when=lambda info: info.format is not WeightFormat.GGUF,
+                code=Reason.UNSUPPORTED_FORMAT,
+                reason="reads GGUF only",
+                remedy=_get_a_gguf,
+            ),
+            Rule(
+                when=lambda info: info.role is Role.ADAPTER,
+                code=Reason.MISSING_BASE_MODEL,
+                reason="an adapter answers only together with its base model",
+            ),
+            Rule(
+                when=in_ollamas_layout,
+                code=Reason.UNSUPPORTED_ARCH,
+                reason="the file is written in Ollama's own layout",
+                remedy="Run it with Ollama, or download a standard GGUF of the model.",
+            ),
+            Rule(
+                when=lambda info: info.role not in SERVED_ROLES,
+                code=Reason.UNSUPPORTED_ROLE,
+                reason=lambda info: f"answers with text, and this file's role is {info.role}",
+            ),
+            Rule(
+                when=lambda info: not self._knows(info),
+                code=Reason.UNSUPPORTED_ARCH,
+                reason=lambda info: (
+                    f"llama.cpp {version} does not know the architecture {info.architecture.gguf!r}"
+                ),
+                remedy="A newer llama.cpp may.",
+            ),
+            Rule(
+                when=has_no_gguf_tokenizer,
+                code=Reason.MISSING_TOKENIZER,
+                reason="the file has no tokenizer",
+                remedy="Convert the model anew, or download another GGUF of it.",
+            ),
+            Rule(
+                when=_pre_tokenizer_is_missing,
+                code=Reason.MISSING_TOKENIZER,
+                reason="the file does not name its pre-tokenizer, so text may be split wrongly",
+                remedy="Convert it anew with a current llama.cpp.",
+                support=Support.LIMITED,
+            ),
+        )
+
+    # Architectures
+
+    def _knows(self, info: ModelInfo) -> bool:
+        """Asked of the engine itself; what cannot be asked is tried."""
+        architecture = info.architecture.gguf
+        if architecture is None or not self._installation.usable:
+            return architecture is not None
+        return self._probe.knows(architecture) is not False
+
+    @cached_property
+    def _probe(self) -> ArchitectureProbe:
+        found = self._installation
+        return ArchitectureProbe(
+            self._ask_binary if self._binary else _ask_worker,
+            build=build_of(found.version, found.path),
+            file=self._cache_dir / "llama.cpp-architectures.json",
+        )
+
+    def _ask_binary(self, names: Sequence[str]) -> Mapping[str, str]:
+        """A build that knows a name complains about the rest of the stub and ends as well."""
+        assert self._binary is not None
+        answers: dict[str, str] = {}
+        with tempfile.TemporaryDirectory(prefix="router-probe-") as folder:
+            stub = Path(folder, "stub.gguf")
+            for name in names:
+                stub.write_bytes(gguf_stub(name))
+                socket = Path(folder, "s.sock")
+                argv = [str(self._binary.path), "--model", str(stub), "--host", str(socket)]
+                if (finished := run(argv, timeout_seconds=PROBE_SECONDS)) is not None:
+                    words = finished.stdout + finished.stderr
+                    answers[name] = "" if UNKNOWN_ARCHITECTURE in words else "text"
+        return answers
+
+    # Command lines
+
+    def _binary_command(
+        self, model_id: str, info: ModelInfo, options: InstanceOptions, socket: Path
+    ) -> list[str]:
+        """It takes a host that ends in `.sock` for a Unix socket."""
+        assert self._binary is not None
+        flags = [
+            str(self._binary.path),
+            *("--model", str(info.files[0])),
+            *("--host", str(socket)),
+            *("--alias", model_id),
+            *("--ctx-size", str(context_length(info, options))),
+            *("--parallel", str(options.parallel)),
+            *self._listed("--cache-ram", str(PROMPT_CACHE_MIB)),
+            *self._listed("--kv-unified"),
+            *self._listed("--jinja"),
+            *self._listed("--offline"),
+            *(self._listed("--no-ui") or self._listed("--no-webui")),
+            *ROLE_FLAGS.get(info.role, ()),
+        ]
+        if info.mmproj is not None:
+            flags += ["--mmproj", str(info.mmproj)]
+        return flags
+
+    def _listed(self, *flag: str) -> list[str]:
+        """A flag that this build may lack: flags come and go between builds."""
+        return list(flag) if flag[0] in self._help else []
+
+    @cached_property
+    def _help(self) -> str:
+        assert self._binary is not None
+        return self._binary.ask("--help")
+
+
+def _ask_worker(names: Sequence[str]) -> Mapping[str, str]:
+    return ask_worker("backends.workers.llama_cpp_probe", names)
+
+
+def _worker_command(
+    model_id: str, info: ModelInfo, options: InstanceOptions, socket: Path
+) -> list[str]:
+    flags = [
+        *(sys.executable, "-m", "backends.workers.llama_cpp"),
+        *("--model", str(info.files[0])),
+        *("--socket", str(socket)),
+        *("--alias", model_id),
+        *("--context", str(context_length(info, options))),
+        *("--parallel", str(options.parallel)),
+        *("--cache-ram", str(PROMPT_CACHE_MIB)),
+        *ROLE_FLAGS.get(info.role, ()),
+    ]
+    if info.mmproj is not None:
+        flags += ["--mmproj", str(info.mmproj)]
+    return flags
+
+
+def context_length(info: ModelInfo, options: InstanceOptions) -> int:
+    """Tokens that all slots together may hold."""
+    bounds = [n for n in (info.context_length, options.context_length) if n]
+    return min(bounds, default=DEFAULT_CONTEXT)
+
+
+def _pre_tokenizer_is_missing(info: ModelInfo) -> bool:
+    details = gguf_details(info)
+    return details.tokenizer_model == "gpt2" and details.tokenizer_pre is None
+
+
+def _get_a_gguf(info: ModelInfo) -> str:
+    convertible = info.format is WeightFormat.SAFETENSORS and info.quantization is None
+    make = ", or make one with llama.cpp's convert_hf_to_gguf.py" if convertible else ""
+    return f"Download a GGUF of the model, e.g. in Q4_K_M{make}."

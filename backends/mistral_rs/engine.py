@@ -1,0 +1,253 @@
+"""One model in the `mistralrs` wheel: requests in, events out.
+
+What was measured of mistralrs 0.9.5, and is why this is as it is:
+
+- Its own rendering of chat templates gives tool calls' arguments as a text within a text, and a
+  template that speaks Harmony makes it fetch a vocabulary from the network, or panic. So prompts
+  are rendered here, and the engine's own template passes them on.
+- Its own parsing of `<tool_call>` constrains the call by a grammar that loses the arguments.
+- A `Runner` refuses two calls at once ("Already borrowed"), and two prompts that reach a GGUF
+  model on CPU in one step fail it ("input tensor is not contiguous"). So one prompt is read at a
+  time; decoding goes on together.
+- Dropping the iterator of a stream ends its generation within a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from backends.errors import BadRequestError, EngineDiedError, EngineError
+from backends.mistral_rs.answer import Answer
+from backends.wire.defaults import SamplingDefaults
+from backends.wire.events import Event
+from backends.wire.request import GenerationRequest, Sampling
+from backends.wire.template import ChatTemplate
+from backends.wire.text import JSON_CALLS, ToolFormat
+
+log = logging.getLogger("router.engine")
+
+ENGINE = "mistral.rs"
+
+SUPPORTED = frozenset({"logit_bias"})
+"""Of `backends.wire.request.FEATURES`. A seed is the engine's, not a request's."""
+
+PASSTHROUGH = "{{ messages[0]['content'] }}"
+"""The engine's template: the prompt as it comes."""
+
+NO_TOOL = json.dumps({"type": "function", "function": {"name": "none", "parameters": {}}})
+"""Told of a tool that must not be called, the engine leaves marks like `<think>` in the text."""
+
+OTHER_CALLS = ("<function=", "<arg_key>")
+"""In a template with `<tool_call>`: what stands inside is not JSON."""
+
+
+class _Feed:
+    """One request's events on their way from its thread to the event loop."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Event | EngineError | None] = asyncio.Queue()
+
+    def put(self, item: Event | EngineError | None) -> None:
+        """From the thread; None is the end. A loop that has ended has nobody left to tell."""
+        try:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+        except RuntimeError:
+            pass
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (item := await self._queue.get()) is not None:
+            if isinstance(item, EngineError):
+                raise item
+            yield item
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    text: str
+    tokens: int
+
+
+class Engine:
+    """`runner` is a loaded `mistralrs.Runner` with `PASSTHROUGH` as its template.
+
+    `context_length` bounds prompt and answer together, in tokens. A client that leaves while its
+    prompt is read is noticed at the first token, later ones at once. `on_death` is called when
+    the engine does not generate any more; the request that found out is answered first.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        *,
+        model: str,
+        template: ChatTemplate,
+        defaults: SamplingDefaults,
+        context_length: int | None = None,
+        parallel: int = 4,
+        on_death: Callable[[], None],
+    ) -> None:
+        self._runner = runner
+        self._model = model
+        self._template = template
+        self._defaults = defaults
+        bounds = [n for n in (context_length, runner.max_sequence_length()) if n]
+        self._context_length = min(bounds, default=2**31)
+        # What the engine puts before every prompt, templates mostly write themselves.
+        self._opening = runner.detokenize_text(runner.tokenize_text("", True, None), False)
+        self._on_death = on_death
+        self._runner_lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="answer")
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Events of one answer. Closing it gives up the request.
+
+        Raises:
+            BadRequestError: the prompt cannot be rendered, or is longer than the context.
+            EngineDiedError: the engine failed.
+        """
+        feed = _Feed()
+        work = self._threads.submit(self._work, feed, request)
+        try:
+            async for event in feed:
+                yield event
+        finally:
+            feed.closed = True
+            work.cancel()
+
+    # In the request's thread
+
+    def _work(self, feed: _Feed, request: GenerationRequest) -> None:
+        try:
+            self._answer(feed, request)
+            feed.put(None)
+        except EngineError as error:
+            feed.put(error)
+        except BaseException as error:
+            # A panic of the engine is none of Python's ordinary exceptions.
+            log.error("%s: a request failed: %s", self._model, error)
+            feed.put(self._failure())
+            self._check_alive()
+
+    def _answer(self, feed: _Feed, request: GenerationRequest) -> None:
+        tools = self._tool_format(request)
+        prompt = self._prompt(request)
+        answer = Answer(request, prompt.text, tools=tools, thinks=self._thinks)
+        question = self._question(request, prompt, parses_calls=tools is None)
+        for chunk in self._chunks(question, feed):
+            for event in answer.add(chunk):
+                feed.put(event)
+        if not feed.closed:
+            for event in answer.finish():
+                feed.put(event)
+
+    def _chunks(self, question: Any, feed: _Feed) -> Iterator[Any]:
+        """The engine's stream, until it ends or nobody listens any more."""
+        with self._runner_lock:
+            if feed.closed:
+                return
+            stream = iter(self._runner.send_chat_completion_request(question))
+            chunk = next(stream, None)
+        while chunk is not None and not feed.closed:
+            yield chunk
+            chunk = next(stream, None)
+
+    def _prompt(self, request: GenerationRequest) -> _Prompt:
+        param = "messages" if request.chat else "prompt"
+        if request.chat:
+            text = self._template.render(request).removeprefix(self._opening)
+        elif isinstance(request.prompt, str):
+            text = request.prompt
+        else:
+            raise BadRequestError(
+                f"{ENGINE} takes `prompt` as text, not as token ids.", param=param
+            )
+        with self._runner_lock:
+            tokens = len(self._runner.tokenize_text(text, True, None))
+        if not tokens:
+            raise BadRequestError(
+                f"`{param}` is empty: there is nothing to go on from.", param=param
+            )
+        if tokens >= self._context_length:
+            raise BadRequestError(
+                f"The prompt has {tokens} tokens and {self._model} takes {self._context_length} "
+                "with the answer: shorten it, or raise --context-length where the model allows "
+                "more.",
+                param=param,
+            )
+        return _Prompt(text, tokens)
+
+    def _question(self, request: GenerationRequest, prompt: _Prompt, *, parses_calls: bool) -> Any:
+        """`parses_calls` has the engine read the calls of tools; else it leaves them as text."""
+        import mistralrs
+
+        left = self._context_length - prompt.tokens
+        parses_calls = parses_calls and bool(request.tools)
+        choice = mistralrs.ToolChoice.Auto if parses_calls else mistralrs.ToolChoice.NoTools
+        return mistralrs.ChatCompletionRequest(
+            messages=[{"role": "user", "content": prompt.text}],
+            model="default",
+            stream=True,
+            max_tokens=min(request.max_tokens or left, left),
+            stop_seqs=list(request.stop) or None,
+            # They carry the white space that the engine cuts off at the start of a stream.
+            logprobs=not request.chat,
+            tool_schemas=[json.dumps(tool) for tool in request.tools] or [NO_TOOL],
+            tool_choice=choice,
+            **self._sampling(request.sampling),
+        )
+
+    def _sampling(self, sampling: Sampling) -> dict[str, Any]:
+        """Every value said: what is left out, the engine takes from elsewhere."""
+        usual = self._defaults
+        return {
+            "temperature": _first(sampling.temperature, usual.temperature),
+            "top_p": _first(sampling.top_p, usual.top_p),
+            "top_k": max(0, int(_first(sampling.top_k, usual.top_k))),
+            "min_p": _first(sampling.min_p, usual.min_p),
+            "repetition_penalty": sampling.repetition_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "logit_bias": dict(sampling.logit_bias) or None,
+        }
+
+    def _tool_format(self, request: GenerationRequest) -> ToolFormat | None:
+        """How the model writes calls, where that is JSON; the rest is left to the engine."""
+        text = self._template.text
+        json_calls = JSON_CALLS.start in text and not any(other in text for other in OTHER_CALLS)
+        return JSON_CALLS if request.tools and json_calls else None
+
+    @property
+    def _thinks(self) -> bool:
+        return "</think>" in self._template.text
+
+    def _check_alive(self) -> None:
+        """A panic ends the engine's thread for good, and every later request fails like this."""
+        canary = GenerationRequest(prompt="a", max_tokens=1)
+        question = self._question(canary, _Prompt("a", 1), parses_calls=False)
+        try:
+            with self._runner_lock:
+                for _ in self._runner.send_chat_completion_request(question):
+                    pass
+        except BaseException as error:
+            log.error("%s: the engine is dead: %s", self._model, error)
+            self._on_death()
+
+    def _failure(self) -> EngineDiedError:
+        return EngineDiedError(
+            f"{ENGINE} failed in the middle of the answer; the log says why.",
+            engine=ENGINE,
+            model=self._model,
+        )
+
+
+def _first(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value

@@ -1,0 +1,22 @@
+"""Empty model files that make an engine say whether it knows an architecture."""
+
+from __future__ import annotations
+
+import struct
+
+STRING = 8
+"""The type of a text in GGUF's metadata."""
+
+
+def gguf_stub(architecture: str) -> bytes:
+    """A GGUF file with nothing but `general.architecture`."""
+    key, value = b"general.architecture", architecture.encode()
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", STRING, len(value)) + value
+    header = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry
+    return header + bytes(-len(header) % 32)
+
+
+def safetensors_stub() -> bytes:
+    """A safetensors file without tensors."""
+    header = b"{}      "
+    return struct.pack("<Q", len(header)) + header

@@ -1,0 +1,39 @@
+"""What a request that says nothing about sampling gets, whichever engine we serve ourselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """`generation_config.json`, else llama.cpp's values: the same silence means the same on
+    every engine."""
+
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+
+
+def sampling_defaults(generation_config: Mapping[str, Any]) -> SamplingDefaults:
+    if generation_config.get("do_sample") is False:
+        return SamplingDefaults(temperature=0.0)
+    temperature = _number(generation_config, "temperature", -1.0, high=100)
+    if temperature < 0:
+        return SamplingDefaults()
+    return SamplingDefaults(
+        temperature=temperature,
+        top_p=_number(generation_config, "top_p", 1.0, high=1) or 1.0,
+        top_k=int(_number(generation_config, "top_k", 0, high=2**31 - 1)),
+        min_p=_number(generation_config, "min_p", 0.0, high=1),
+    )
+
+
+def _number(config: Mapping[str, Any], name: str, instead: float, *, high: float) -> float:
+    """What the file says, as far as it makes sense: nobody has checked it."""
+    value = config.get(name)
+    stated = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if stated and 0 <= value <= high else instead

@@ -1,0 +1,183 @@
+"""The verdicts of the three installed engines on models of every kind: which code, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.base import Backend, Support, Verdict
+from backends.llama_cpp import LlamaCppBackend
+from backends.mistral_rs.backend import MistralRsBackend
+from backends.mlx.backend import MLXBackend
+from detect.scan import inspect_path
+from detect.types import ModelInfo
+from tests.detect import raw_gguf
+from tests.detect import raw_safetensors as raw
+
+Make = Callable[[Path], Path]
+
+YES, LIMITED = "yes", "limited"
+FORMAT, QUANT, ARCH = "unsupported.format", "unsupported.quant", "unsupported.arch"
+PLATFORM, CONFLICT, LAYOUT = (
+    "unsupported.quant_on_platform", "conflict.config_vs_tensors", "conflict.layout"
+)  # fmt: skip
+TOKENIZER, ROLE = "missing.tokenizer", "unsupported.role"
+
+
+def dense(quantize: Any = None, config: Mapping[str, Any] = raw.CONFIG, **changes: Any) -> Make:
+    def make(folder: Path) -> Path:
+        tensors = raw.dense(quantize=quantize, embeddings=quantize, **changes)
+        return raw.write_model(folder, tensors, config)
+
+    return make
+
+
+def tensors(given: Mapping[str, raw.Spec], config: Mapping[str, Any], **files: Any) -> Make:
+    return lambda folder: raw.write_model(folder, given, config, **files)
+
+
+def gguf(
+    kind: int = raw_gguf.Q4_K, architecture: str = "llama", without: str | None = None
+) -> Make:
+    def make(folder: Path) -> Path:
+        folder.mkdir()
+        facts = raw_gguf.llama(architecture)
+        metadata = {key: value for key, value in facts.items() if key != without}
+        model = raw_gguf.RawGGUF(metadata=metadata, tensors=raw_gguf.weights(kind))
+        return model.write(folder / "m.gguf")
+
+    return make
+
+
+def claim(**quantization: Any) -> dict[str, Any]:
+    return {**raw.CONFIG, "quantization_config": quantization}
+
+
+def mlx(config: Mapping[str, Any] = raw.CONFIG, **quantization: Any) -> dict[str, Any]:
+    return {**config, "quantization": quantization, "quantization_config": quantization}
+
+
+IQ4_XS = 23
+FOUR_BIT = raw.mlx(4, 64)
+FOUR: dict[str, Any] = {"bits": 4, "group_size": 64}
+
+SEED = tensors(
+    raw.mixture(quantize=FOUR_BIT, router=FOUR_BIT, stacked=True), mlx(raw.MOE_CONFIG, **FOUR)
+)
+
+TABLE: list[tuple[str, Make, str, str, str]] = [
+    # what, how it is made, mlx, llama.cpp, mistral.rs
+    ("plain", dense(), YES, FORMAT, YES),
+    ("mlx 4 bit", dense(FOUR_BIT, mlx(**FOUR)), YES, FORMAT, YES),
+    ("mlx 5 bit", dense(raw.mlx(5, 64), mlx(bits=5, group_size=64)), YES, FORMAT, QUANT),
+    ("mlx mxfp4", dense(raw.mlx(4, 32, "mxfp4"), mlx(bits=4, group_size=32, mode="mxfp4")),
+     YES, FORMAT, QUANT),
+    ("mlx nvfp4", dense(raw.mlx(4, 16, "nvfp4"), mlx(bits=4, group_size=16, mode="nvfp4")),
+     YES, FORMAT, QUANT),
+    ("mlx, one key", dense(FOUR_BIT, {**raw.CONFIG, "quantization": FOUR}), YES, FORMAT, CONFLICT),
+    ("mlx, no key", dense(FOUR_BIT), CONFLICT, FORMAT, CONFLICT),
+    ("mlx, plain head",
+     tensors(raw.dense(quantize=FOUR_BIT) | raw.plain("lm_head", raw.VOCABULARY, raw.HIDDEN),
+             mlx(**FOUR)), YES, FORMAT, QUANT),
+    ("mlx mixture: the seed", SEED, YES, FORMAT, LAYOUT),
+    ("mlx mixture, 16 bit",
+     tensors(raw.mixture(stacked=True), raw.MOE_CONFIG), PLATFORM, FORMAT, LAYOUT),
+    ("plain mixture", tensors(raw.mixture(), raw.MOE_CONFIG), PLATFORM, FORMAT, YES),
+    ("gptq", dense(raw.gptq(), claim(quant_method="gptq", bits=4)), QUANT, FORMAT, PLATFORM),
+    ("awq", dense(raw.awq, claim(quant_method="awq", bits=4)), YES, FORMAT, PLATFORM),
+    ("bnb 8 bit", dense(raw.bnb_8bit, claim(quant_method="bitsandbytes")), QUANT, FORMAT, QUANT),
+    ("fp8 block", dense(raw.fp8_block, claim(quant_method="fp8")), QUANT, FORMAT, YES),
+    ("fp8 without scales", dense(raw.fp8_raw), QUANT, FORMAT, CONFLICT),
+    ("hqq", dense(raw.hqq, claim(quant_method="hqq")), QUANT, FORMAT, QUANT),
+    ("plain that claims", dense(None, claim(quant_method="gptq", bits=4)), YES, FORMAT, CONFLICT),
+    ("strange class",
+     dense(None, {**raw.CONFIG, "model_type": "quux", "architectures": ["QuuxForCausalLM"]}),
+     ARCH, FORMAT, ARCH),
+    ("no class", dense(None, {**raw.CONFIG, "architectures": []}), YES, FORMAT, CONFLICT),
+    ("no tokenizer", tensors(raw.dense(), raw.CONFIG, tokenizer=False),
+     TOKENIZER, FORMAT, TOKENIZER),
+    ("nested names", dense(None, prefix="language_model."), YES, FORMAT, LAYOUT),
+    ("gguf", gguf(), FORMAT, YES, YES),
+    ("gguf IQ4_XS", gguf(IQ4_XS), FORMAT, YES, QUANT),
+    ("gguf olmo2", gguf(architecture="olmo2"), FORMAT, YES, ARCH),
+    ("gguf fooarch", gguf(architecture="fooarch"), FORMAT, ARCH, ARCH),
+    ("gguf of Ollama", gguf(architecture="gptoss"), FORMAT, ARCH, ARCH),
+    ("gguf qwen2vl", gguf(architecture="qwen2vl"), FORMAT, YES, "missing.mmproj"),
+    ("gguf, no tokenizer", gguf(without="tokenizer.ggml.model"), FORMAT, TOKENIZER, TOKENIZER),
+    ("gguf, no pre-tokenizer", gguf(without="tokenizer.ggml.pre"), FORMAT, LIMITED, YES),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backend, ...]:
+    cache = tmp_path_factory.mktemp("cache")
+    return (
+        MLXBackend("cpu"),
+        LlamaCppBackend(binary=None, cache_dir=cache),
+        MistralRsBackend(binary=None, cache_dir=cache),
+    )
+
+
+def short(verdict: Verdict) -> str:
+    return verdict.code if verdict.support is Support.NO else verdict.support.value
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"), [(row[1], row[2:]) for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_each_engine_judges(
+    engines: tuple[Backend, ...], tmp_path: Path, make: Make, expected: tuple[str, ...]
+) -> None:
+    info = inspect_path(make(tmp_path / "m"))
+    verdicts = [engine.verdict(info) for engine in engines]
+    assert tuple(map(short, verdicts)) == expected, [v.reason for v in verdicts]
+
+
+@pytest.mark.parametrize("make", [row[1] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_every_refusal_is_a_clause_of_people(
+    engines: tuple[Backend, ...], tmp_path: Path, make: Make
+) -> None:
+    """No raw error of an engine, no line breaks, no path of the machine."""
+    info = inspect_path(make(tmp_path / "m"))
+    for verdict in (engine.verdict(info) for engine in engines):
+        said = f"{verdict.reason} {verdict.remedy}"
+        assert verdict.support is Support.YES or len(verdict.reason) > 10
+        assert "cannot find tensor" not in said
+        assert "\n" not in said
+        assert str(tmp_path) not in said
+        assert not verdict.reason.endswith(".")
+
+
+def test_what_an_engine_could_run_but_is_not_installed_says_how_to_install(
+    tmp_path: Path,
+) -> None:
+    llama = LlamaCppBackend(binary=tmp_path / "nowhere", cache_dir=tmp_path)
+    mistral = MistralRsBackend(binary=tmp_path / "nowhere", cache_dir=tmp_path)
+    info = inspect_path(gguf()(tmp_path / "m"))
+    for engine in (llama, mistral):
+        verdict = engine.verdict(info)
+        assert verdict.code == "backend.absent"
+        assert "does not exist" in verdict.reason
+        assert verdict.remedy
+    plain = inspect_path(dense()(tmp_path / "plain"))
+    assert llama.verdict(plain).code == FORMAT
+
+
+def test_the_devices_differ_where_the_formats_do(tmp_path: Path) -> None:
+    mixture = inspect_path(tensors(raw.mixture(), raw.MOE_CONFIG)(tmp_path / "moe"))
+    assert MLXBackend("metal").verdict(mixture).ok
+    assert not MLXBackend("cpu").verdict(mixture).ok
+
+
+def test_broken_files_are_refused_by_every_engine_with_the_detectors_sentence(
+    engines: tuple[Backend, ...], tmp_path: Path
+) -> None:
+    folder = dense()(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    info: ModelInfo = inspect_path(folder)
+    for verdict in (engine.verdict(info) for engine in engines):
+        assert verdict.code == "incomplete.lfs_pointer"
+        assert "git lfs pull" in verdict.reason
