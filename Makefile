@@ -1,5 +1,7 @@
 # `make` prints what there is; CI calls the same targets.
 
+SHELL := /bin/bash -o pipefail
+
 PYTHON ?= python3
 MODELS ?=
 VENV := .venv
@@ -16,9 +18,10 @@ help: ## Show this list
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12."; exit 1; }
-	@echo "Installing into $(VENV) …"
+	@echo "Installing into $(VENV); once, some minutes …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock \
+		| awk '/Downloading|Installing/ { print substr($$0, 1, 100); fflush() }'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 

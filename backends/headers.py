@@ -1,4 +1,4 @@
-"""What several engines' tables ask of a model's headers. Pure.
+"""What several engines ask of a model's headers. Pure.
 
 `gguf_details` and `safetensors_details` are for rules behind the one that has refused the other
 format.
@@ -6,6 +6,7 @@ format.
 
 from __future__ import annotations
 
+from backends.base import InstanceOptions
 from detect.types import GGUFDetails, ModelInfo, SafetensorsDetails
 
 TOKENIZERS = frozenset(
@@ -19,6 +20,12 @@ OLLAMA_ARCHITECTURES = frozenset(
      "nemotron_h_omni", "olmo3")
 )  # fmt: skip
 """`general.architecture` of files in Ollama's own layout, which only Ollama reads."""
+
+
+def context_length(info: ModelInfo, options: InstanceOptions) -> int | None:
+    """Tokens of prompt and answer together; None where neither model nor user has a bound."""
+    bounds = [n for n in (info.context_length, options.context_length) if n]
+    return min(bounds, default=None)
 
 
 def gguf_details(info: ModelInfo) -> GGUFDetails:

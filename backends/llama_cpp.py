@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Footprint, Installation, InstanceOptions, Support, Verdict
-from backends.headers import gguf_details, has_no_gguf_tokenizer, in_ollamas_layout
+from backends.headers import context_length, gguf_details, has_no_gguf_tokenizer, in_ollamas_layout
 from backends.installed import Binary, Wheel, find_binary, installation
 from backends.probe import ArchitectureProbe, ask_worker, build_of, run
 from backends.proxy import Endpoint, UnixEndpoint
@@ -45,7 +45,7 @@ ROLE_FLAGS: dict[Role, tuple[str, ...]] = {
 SERVED_ROLES = frozenset(
     (Role.GENERATIVE, Role.VISION, Role.EMBEDDING, Role.RERANKER, Role.UNKNOWN)
 )
-CAPABILITIES = ("GGUF models", "embeddings and reranking", "images with an mmproj file")
+CAPABILITIES = ("GGUF models", "images with an mmproj file")
 WHEEL = Wheel(distribution="xllamacpp", module="xllamacpp")
 INSTALL = (
     "Install llama.cpp so that `llama-server` is on PATH, "
@@ -76,7 +76,7 @@ class LlamaCppBackend:
         """Weights as stored; one pool of KV at 16 bit that all slots share."""
         return Footprint(
             weights_bytes=info.weights_bytes,
-            kv_bytes=(info.kv_bytes_per_token or 0) * context_length(info, options),
+            kv_bytes=(info.kv_bytes_per_token or 0) * slots_context(info, options),
             overhead_bytes=OVERHEAD_BYTES,
         )
 
@@ -206,7 +206,7 @@ class LlamaCppBackend:
             *("--model", str(info.files[0])),
             *("--host", str(socket)),
             *("--alias", model_id),
-            *("--ctx-size", str(context_length(info, options))),
+            *("--ctx-size", str(slots_context(info, options))),
             *("--parallel", str(options.parallel)),
             *self._listed("--cache-ram", str(PROMPT_CACHE_MIB)),
             *self._listed("--kv-unified"),
@@ -241,7 +241,7 @@ def _worker_command(
         *("--model", str(info.files[0])),
         *("--socket", str(socket)),
         *("--alias", model_id),
-        *("--context", str(context_length(info, options))),
+        *("--context", str(slots_context(info, options))),
         *("--parallel", str(options.parallel)),
         *("--cache-ram", str(PROMPT_CACHE_MIB)),
         *ROLE_FLAGS.get(info.role, ()),
@@ -251,10 +251,9 @@ def _worker_command(
     return flags
 
 
-def context_length(info: ModelInfo, options: InstanceOptions) -> int:
+def slots_context(info: ModelInfo, options: InstanceOptions) -> int:
     """Tokens that all slots together may hold."""
-    bounds = [n for n in (info.context_length, options.context_length) if n]
-    return min(bounds, default=DEFAULT_CONTEXT)
+    return context_length(info, options) or DEFAULT_CONTEXT
 
 
 def _pre_tokenizer_is_missing(info: ModelInfo) -> bool:

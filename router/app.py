@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -44,17 +47,16 @@ def create_app(settings: Settings, registry: Registry, pool: Pool) -> Starlette:
 
 
 def _middleware(settings: Settings) -> list[Middleware]:
-    """Outermost first: a refusal by the gate needs no CORS header, a browser's answer does."""
+    """Outermost first: CORS, as a preflight carries no key and a page may read its errors."""
     stack = [Middleware(ErrorBoundary), Middleware(Gate, settings)]
     if settings.allow_origin:
-        stack.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=list(settings.allow_origin),
-                allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["*"],
-            )
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.allow_origin),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
         )
+        stack.insert(0, cors)
     return stack
 
 
@@ -68,10 +70,12 @@ async def _unknown_path(request: Request, error: Exception) -> Response:
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
     return _response(
-        MethodNotAllowedError(f"{request.url.path[:200]} does not take {request.method[:20]}.")
+        MethodNotAllowedError(f"{request.url.path[:200]} does not take {request.method[:20]}."),
+        error.headers,
     )
 
 
-def _response(error: RouterError) -> Response:
-    return JSONResponse(error.body(), status_code=error.status)
+def _response(error: RouterError, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)

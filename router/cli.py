@@ -28,7 +28,7 @@ DISTRIBUTION = "local-model-router"
 
 OK, FAILED, USAGE, NOTHING_CAN = 0, 1, 2, 3
 
-LIST_OPTIONS = ("models_dir", "engine", "llama_server", "mistralrs", "cache_dir")
+LIST_OPTIONS = ("config", "models_dir", "engine", "llama_server", "mistralrs", "cache_dir")
 DEFAULT_MODELS_DIRS = (Path("~/Models"), Path("~/models"))
 
 
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(command=_inspect)
 
     doctor = commands.add_parser("doctor", help="which engines are here, and what is missing")
-    settings.add_flags(doctor, "llama_server", "mistralrs", "cache_dir")
+    settings.add_flags(doctor, "config", "llama_server", "mistralrs", "cache_dir")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(command=_doctor)
     return parser
@@ -110,17 +110,20 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _invitation(registry: Registry, base: str, chosen: Settings) -> str:
-    if not registry.servable:
+    from router.api.openai import NOT_FOR_TEXT
+
+    able = [entry for entry in registry.servable if entry.info.role not in NOT_FOR_TEXT]
+    if not able:
         return f"Listening on {base}, with nothing to serve yet."
     body = {
-        "model": registry.servable[0].id,
+        "model": able[0].id,
         "messages": [{"role": "user", "content": "Who are you?"}],
     }
     key = ' -H "authorization: Bearer $ROUTER_API_KEY"' if chosen.api_key else ""
     return (
         f"\nListening on {base} (OpenAI's base URL: {base}/v1). Try:\n\n"
         f"  curl {base}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
-        f"    -d {_shell_quoted(json.dumps(body, ensure_ascii=False))}\n"
+        f"    -d {_shell_quoted(_json(body))}\n"
     )
 
 
@@ -129,16 +132,21 @@ def _shell_quoted(text: str) -> str:
 
 
 def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(),
-        format="%(asctime)s %(levelname).1s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PrintableLines("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     # uvicorn tells of its own start and end; ours says it better. Its errors still show.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+
+class _PrintableLines(logging.Formatter):
+    """Engines colour what they say, and paths say what their client wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).expandtabs(4).split("\n")
+        return "\n".join(map(printable, lines))
 
 
 # list
@@ -216,7 +224,8 @@ def _find(target: str, chosen: Settings, backends: Mapping[str, Backend]) -> Mod
     path = settings.parse_path(target)
     if path.exists():
         report = ScanReport(models=(inspect_path(path),))
-        return next(iter(_judge(report, chosen, backends)))
+        (entry,) = build(report, tuple(backends.values()), dict(chosen.engine))
+        return entry
     if os.sep in target and not chosen.models_dir and target.startswith((".", os.sep, "~")):
         raise SettingsError(f"There is no file or folder {target}.")
     return _registry(_with_models_dir(chosen), backends).find(target)
@@ -247,12 +256,13 @@ def _portrait(entry: ModelEntry, memory: dict[str, int] | None) -> str:
     )
     parts = [facts, verdicts]
     parts += [
-        "\n".join(wrap(f"Problem: {p.message} [{p.code}]", width)) for p in entry.info.problems
+        "\n".join(wrap(printable(f"Problem: {p.message} [{p.code}]"), width))
+        for p in entry.info.problems
     ]
     if entry.info.evidence:
         rows = [(e.field, e.value, e.source) for e in entry.info.evidence]
         parts.append(table(("EVIDENCE", "VALUE", "SOURCE"), rows, width))
-    parts.append(_conclusion(entry))
+    parts.append(printable(_conclusion(entry)))
     return "\n\n".join(parts)
 
 
@@ -367,7 +377,7 @@ def _judge(report: ScanReport, chosen: Settings, backends: Mapping[str, Backend]
     registry = build(report, tuple(backends.values()), dict(chosen.engine))
     for name, engine in chosen.engine:
         if not any(name in (entry.id, *entry.aliases) for entry in registry):
-            raise SettingsError(f"--engine {name}={engine} names a model that was not found.")
+            raise SettingsError(f"engine {name}={engine} names a model that was not found.")
     return registry
 
 
@@ -386,7 +396,13 @@ class _Progress:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(_json(value, indent=2))
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Readable, and with what no terminal should get, or can be sent, escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _complain(sentence: str, status: int) -> int:

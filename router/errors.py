@@ -8,13 +8,14 @@ RouterError                     has a status, a type and a code in OpenAI's term
 ├── MethodNotAllowedError  405  the endpoint exists and takes other methods
 ├── BodyTooLargeError      413
 ├── UnservableModelError   422  known, and no engine can run it: a verdict per engine
+│   └── EngineUnavailableError 503  an engine that could run it is not installed
 ├── ModelTooBigError       422  needs more memory than the whole budget
 ├── QueueFullError         429  too many requests wait already
-├── EngineUnavailableError 503  an engine that could run it is not installed
-├── ShuttingDownError      503
 ├── QueueTimeoutError      503  waited for memory longer than allowed
-└── StartFailedError       502  the engine did not become ready
-SettingsError                   the command line or environment cannot be honoured (exit 2)
+├── ShuttingDownError      503
+├── StartFailedError       502  the engine did not become ready
+└── EngineFailedError      502  the engine ended, or answered with something else than HTTP
+SettingsError                   the settings cannot be honoured (exit 2)
 ClientGoneError                 nobody is left to answer; never rendered
 
 Engines raise `backends.errors`; `as_router_error` translates them once, at the edge.

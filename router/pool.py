@@ -91,6 +91,7 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
+        self._idle.set()
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -181,7 +182,12 @@ class Pool:
             granted.set_result(outcome)
 
     def _start(self, entry: ModelEntry) -> None:
-        instance = self._backend(entry).create(entry.id, entry.info, self.options)
+        try:
+            instance = self._backend(entry).create(entry.id, entry.info, self.options)
+        except Exception as error:
+            _log_failure(entry.id, error)
+            self._perform(self.scheduler.start_failed(entry.id, _start_error(entry, error)))
+            return
         running = _Running(entry, instance)
         self._running[entry.id] = running
         self._spawn(self._load(running), running)

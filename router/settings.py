@@ -1,12 +1,14 @@
 """Every option, written once: its name, default, meaning and how to read it from text.
 
-Flags win over the environment (`ROUTER_…`), the environment over the defaults.
+Flags win over the environment (`ROUTER_…`), that over the TOML file of `--config`, and that over
+the defaults.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,11 +54,18 @@ def parse_budget(text: str) -> MemoryBudget:
         if not 0 < percent <= 100:
             raise ValueError("takes a percentage between 0 and 100, or a size such as 16G")
         return MemoryBudget(percent=percent)
-    return MemoryBudget(bytes=parse_size(text))
+    if not (size := parse_size(text)):
+        raise ValueError("takes a size above zero, such as 16G, or a percentage")
+    return MemoryBudget(bytes=size)
 
 
 def parse_path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    if not text:
+        raise ValueError("takes a path")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("takes a path; there is no user of that name") from None
 
 
 def parse_port(text: str) -> int:
@@ -111,11 +120,17 @@ def _option(
         "repeated": repeated,
         "secret": secret,
     }
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
+    config: Path | None = _option(
+        None,
+        'A TOML file with any of these options, e.g. `models-dir = ["~/Models"]`.',
+        parse_path,
+        "FILE",
+    )
     models_dir: tuple[Path, ...] = _option(
         (), "A folder with models; may be given several times.", parse_path, "DIR", repeated=True
     )
@@ -234,32 +249,89 @@ def _help(option: dataclasses.Field[Any]) -> str:
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Settings from parsed flags and the environment.
+    """Settings from parsed flags, the environment, and the file that one of them names.
 
     Raises:
         SettingsError: a value that cannot be read, naming where it was written.
     """
-    values: dict[str, Any] = {}
-    for option in OPTIONS:
-        if (given := flags.get(option.name)) is not None:
-            values[option.name] = _read(option, given, flag(option))
-        elif written := environment.get(variable(option)):
-            texts = written.split(":") if option.name == "models_dir" else written.split(",")
-            given = texts if option.metadata["repeated"] else written
-            values[option.name] = _read(option, given, variable(option))
-    settings = Settings(**values)
-    _check(settings)
+    given = _from_environment(environment) | _from_flags(flags)
+    if CONFIG in given:
+        given = _from_file(*given[CONFIG]) | given
+    settings = Settings(**{name: value for name, (value, _) in given.items()})
+    _check(settings, {name: where for name, (_, where) in given.items()})
     return settings
 
 
-def _read(option: dataclasses.Field[Any], given: str | list[str], where: str) -> Any:
-    parse = option.metadata["parse"]
+CONFIG = "config"
+
+Given = dict[str, tuple[Any, str]]
+"""Values by option, each with where it was written: `--port`, `ROUTER_PORT`, `port in FILE`."""
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Given:
+    return {
+        option.name: (_read(option, flags[option.name], flag(option)), flag(option))
+        for option in OPTIONS
+        if flags.get(option.name) is not None
+    }
+
+
+def _from_environment(environment: Mapping[str, str]) -> Given:
+    given: Given = {}
+    for option in OPTIONS:
+        name = variable(option)
+        if not (written := environment.get(name)):
+            continue
+        separator = ":" if option.name == "models_dir" else ","
+        texts = [text.strip() for text in written.split(separator) if text.strip()]
+        value = texts if option.metadata["repeated"] else written
+        given[option.name] = (_read(option, value, name), name)
+    return given
+
+
+def _from_file(path: Path, named_by: str) -> Given:
+    by_name = {option.name: option for option in OPTIONS if option.name != CONFIG}
+    given: Given = {}
+    for key, value in _toml(path, named_by).items():
+        option = by_name.get(key.replace("-", "_"))
+        if option is None:
+            raise SettingsError(f"{path} has {key!r}, which is not an option.")
+        where = f"{key} in {path}"
+        given[option.name] = (_read(option, _texts(value), where), where)
+    return given
+
+
+def _toml(path: Path, named_by: str) -> dict[str, Any]:
+    import tomllib
+
     try:
-        if isinstance(given, str):
-            return parse(given)
-        return tuple(parse(text) for text in given)
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{named_by} {path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        shown = "the value given" if option.metadata["secret"] else repr(given)
+        raise SettingsError(f"{named_by} {path} is not a TOML file: {error}.") from None
+
+
+def _texts(value: Any) -> str | list[str]:
+    """A number may be written as one; everything is then read as on the command line."""
+    return [str(item) for item in value] if isinstance(value, list) else str(value)
+
+
+def _read(option: dataclasses.Field[Any], given: str | list[str], where: str) -> Any:
+    if not option.metadata["repeated"]:
+        return _parse(option, given, where)
+    return tuple(
+        _parse(option, one, where) for one in ([given] if isinstance(given, str) else given)
+    )
+
+
+def _parse(option: dataclasses.Field[Any], text: str | list[str], where: str) -> Any:
+    try:
+        if isinstance(text, list):
+            raise ValueError("takes one value")
+        return option.metadata["parse"](text)
+    except ValueError as error:
+        shown = "the value given" if option.metadata["secret"] else repr(text)
         reason = str(error) if str(error).startswith("takes") else f"takes {_kind(option)}"
         raise SettingsError(f"{where} {reason}, not {shown}.") from None
 
@@ -269,15 +341,19 @@ def _kind(option: dataclasses.Field[Any]) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    """Whether `host` is this machine for sure: `127.0.0.1.example.com` is a stranger's name."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, where: Mapping[str, str]) -> None:
     if not is_loopback(settings.host) and not settings.api_key:
         raise SettingsError(
-            f"--host {settings.host} would let everyone on the network use your models: "
+            f"{where['host']} {settings.host} would let everyone on the network use your models: "
             "set --api-key (or ROUTER_API_KEY) as well."
         )
     for folder in settings.models_dir:
         if not folder.is_dir():
-            raise SettingsError(f"--models-dir {folder} is not a folder.")
+            raise SettingsError(f"{where['models_dir']} {folder} is not a folder.")

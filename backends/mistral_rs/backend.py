@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Footprint, Installation, InstanceOptions, Verdict
+from backends.headers import context_length
 from backends.installed import Binary, Wheel, find_binary, installation
 from backends.mistral_rs.commands import OLD_BINARY, BinaryCommand, Weights, worker_command
 from backends.mistral_rs.stub import refusal, write_stub
@@ -209,9 +210,3 @@ def _bytes_of_16_bit(info: ModelInfo) -> int:
         return 0
     sizes = info.details.dtype_bytes
     return sizes.get("F16", 0) + sizes.get("BF16", 0)
-
-
-def context_length(info: ModelInfo, options: InstanceOptions) -> int | None:
-    """Tokens of prompt and answer together; None where neither model nor user has a bound."""
-    bounds = [n for n in (info.context_length, options.context_length) if n]
-    return min(bounds, default=None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from backends.wire.defaults import SamplingDefaults, sampling_defaults
+from backends.wire.json_file import json_object
 from backends.wire.template import ChatTemplate, named
 from detect import gguf_header
 
@@ -23,11 +22,11 @@ Spell = Callable[[int], str]
 
 def template_of_folder(folder: Path) -> ChatTemplate:
     """From the first source that has one; the same order as transformers."""
-    config = _object(folder / "tokenizer_config.json")
-    tokens = {**_tokens(_object(folder / "special_tokens_map.json")), **_tokens(config)}
+    config = json_object(folder / "tokenizer_config.json")
+    tokens = {**_tokens(json_object(folder / "special_tokens_map.json")), **_tokens(config)}
     for templates in (
         _files(folder),
-        named(_object(folder / "chat_template.json").get("chat_template")),
+        named(json_object(folder / "chat_template.json").get("chat_template")),
         named(config.get("chat_template")),
     ):
         if templates:
@@ -47,10 +46,6 @@ def template_of_gguf(file: Path, spell: Spell) -> ChatTemplate:
     return ChatTemplate(templates, tokens)
 
 
-def defaults_of_folder(folder: Path) -> SamplingDefaults:
-    return sampling_defaults(_object(folder / "generation_config.json"))
-
-
 def _files(folder: Path) -> dict[str, str]:
     own = folder / "chat_template.jinja"
     if not own.is_file():
@@ -67,12 +62,3 @@ def _tokens(config: Mapping[str, Any]) -> dict[str, str]:
 def _text(value: Any) -> str | None:
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) else None
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in an optional file; one that is missing or broken says nothing."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -9,6 +9,7 @@ import sys
 from functools import cached_property
 
 from backends.base import Footprint, Installation, InstanceOptions, Verdict
+from backends.headers import context_length
 from backends.mlx import library
 from backends.mlx.engine import Engine
 from backends.mlx.instance import MLXInstance
@@ -104,12 +105,6 @@ class MLXBackend:
     @cached_property
     def _rules(self) -> tuple[Rule, ...]:
         return rules(self._supported, library.version() or "", self._device)
-
-
-def context_length(info: ModelInfo, options: InstanceOptions) -> int | None:
-    """Tokens of prompt and answer together; None where neither model nor user has a bound."""
-    bounds = [n for n in (info.context_length, options.context_length) if n]
-    return min(bounds, default=None)
 
 
 def _install_command() -> str:

@@ -63,7 +63,6 @@ class Engine:
         thread: EngineThread,
     ) -> None:
         self.model = model
-        self.weights_bytes: int | None = None
         self._folder = folder
         self._context_length = context_length
         self._max_rows = max_rows
@@ -74,6 +73,12 @@ class Engine:
         self._decoder: Decoder | None = None
         self._feeds: dict[int, _Feed] = {}
         self._decoding = False
+
+    @property
+    def weights_bytes(self) -> int | None:
+        """What the weights hold in memory now; None when there are none."""
+        weights = self._weights
+        return weights.nbytes if weights else None
 
     async def load(self) -> None:
         """Read tokenizer and weights; raises whatever mlx-lm says is wrong with them."""
@@ -133,7 +138,6 @@ class Engine:
     def _load(self, stop_ids: frozenset[int]) -> Work[None]:
         try:
             self._weights = yield from load_weights(self._folder)
-            self.weights_bytes = self._weights.nbytes
             self._decoder = make_decoder(self._weights.network, stop_ids, self._max_rows)
         finally:
             if self._decoder is None:

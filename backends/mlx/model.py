@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 from backends.errors import BadRequestError
 from backends.mlx import library
-from backends.mlx.sampling import Defaults, defaults
 from backends.mlx.thread import Work
+from backends.wire.defaults import defaults_of_folder
 from backends.wire.request import GenerationRequest
 from backends.wire.text import ReasoningFormat, ToolFormat
 
@@ -102,7 +101,7 @@ class Text:
             # mlx-lm lets generation_config.json decide, as it should.
             eos_token_ids=utils.load_config(folder).get("eos_token_id"),
         )
-        self.defaults: Defaults = defaults(_object(folder / "generation_config.json"))
+        self.defaults = defaults_of_folder(folder)
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self.reasoning = self._reasoning()
 
@@ -192,12 +191,3 @@ class Text:
                 f"The model's chat template refused the messages: {error}", param="messages"
             ) from error
         return text
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in an optional file; one that is missing or broken says nothing."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

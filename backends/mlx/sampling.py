@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from backends.mlx import library
+from backends.wire.defaults import SamplingDefaults
 from backends.wire.request import Sampling
 
 T = TypeVar("T", int, float)
@@ -15,31 +15,7 @@ PENALTY_WINDOW = 64
 """Tokens that penalties look back on, as in llama.cpp."""
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a request that says nothing gets: `generation_config.json`, else llama.cpp's values,
-    so that the same silence means the same on both engines."""
-
-    temperature: float = 0.8
-    top_p: float = 0.95
-    top_k: int = 40
-    min_p: float = 0.05
-
-
-def defaults(generation_config: dict[str, Any]) -> Defaults:
-    if generation_config.get("do_sample") is False:
-        return Defaults(temperature=0.0)
-    if "temperature" not in generation_config:
-        return Defaults()
-    return Defaults(
-        temperature=float(generation_config["temperature"] or 0.0),
-        top_p=float(generation_config.get("top_p") or 1.0),
-        top_k=int(generation_config.get("top_k") or 0),
-        min_p=float(generation_config.get("min_p") or 0.0),
-    )
-
-
-def make_sampler(sampling: Sampling, usual: Defaults) -> Any:
+def make_sampler(sampling: Sampling, usual: SamplingDefaults) -> Any:
     """A sampler over log-probabilities [rows, vocabulary]; equal parameters share one object,
     and rows that share it are sampled in one call. A seed has a sampler of its own."""
     temperature = _first(sampling.temperature, usual.temperature)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from backends.wire.json_file import json_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,10 @@ class SamplingDefaults:
     top_p: float = 0.95
     top_k: int = 40
     min_p: float = 0.05
+
+
+def defaults_of_folder(folder: Path) -> SamplingDefaults:
+    return sampling_defaults(json_object(folder / "generation_config.json"))
 
 
 def sampling_defaults(generation_config: Mapping[str, Any]) -> SamplingDefaults:
@@ -34,6 +41,9 @@ def sampling_defaults(generation_config: Mapping[str, Any]) -> SamplingDefaults:
 
 def _number(config: Mapping[str, Any], name: str, instead: float, *, high: float) -> float:
     """What the file says, as far as it makes sense: nobody has checked it."""
-    value = config.get(name)
-    stated = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if stated and 0 <= value <= high else instead
+    match config.get(name):
+        case bool():
+            return instead
+        case int() | float() as value if 0 <= value <= high:
+            return float(value)
+    return instead

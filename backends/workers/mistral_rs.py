@@ -23,10 +23,10 @@ from typing import Any
 import uvicorn
 
 from backends.mistral_rs.engine import ENGINE, PASSTHROUGH, SUPPORTED, Engine
-from backends.mistral_rs.text import defaults_of_folder, template_of_folder, template_of_gguf
+from backends.mistral_rs.text import template_of_folder, template_of_gguf
 from backends.mistral_rs.view import link_files
 from backends.wire.app import CompletionsApp
-from backends.wire.defaults import SamplingDefaults
+from backends.wire.defaults import SamplingDefaults, defaults_of_folder
 
 DEAD = 70
 """Exit status when the engine inside does not generate any more."""

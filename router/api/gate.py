@@ -54,13 +54,13 @@ class Gate:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname or "" if _plausible(host) else ""
+        name = _host_name(f"//{host}")
         return is_loopback(name) or name.casefold() in self._hosts
 
     def _may_call(self, origin: str) -> bool:
         if origin in self._origins:
             return True
-        name = urlsplit(origin).hostname or "" if _plausible(origin) else ""
+        name = _host_name(origin)
         return self._check_hosts and (is_loopback(name) or name in self._hosts)
 
     def _knows_key(self, headers: dict[bytes, bytes]) -> bool:
@@ -72,6 +72,9 @@ class Gate:
         return as_bearer or as_header
 
 
-def _plausible(text: str) -> bool:
-    """`urlsplit` raises on unbalanced brackets."""
-    return text.count("[") == text.count("]") <= 1
+def _host_name(url: str) -> str:
+    """Lower-cased and without its port; empty when `url` is malformed."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

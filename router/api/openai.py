@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from backends.asgi import disconnected
 from backends.base import Receive, Scope, Send
+from detect.types import ModelInfo, Role
 from router.api.answer import send_json
 from router.api.body import parse, read_body, replay
+from router.errors import InvalidRequestError
 from router.pool import Pool
 from router.registry import ModelEntry, Registry
+
+NOT_FOR_TEXT: Mapping[Role, tuple[str, str]] = {
+    Role.EMBEDDING: ("an embedding model", "/v1/embeddings"),
+    Role.RERANKER: ("a reranker", "/v1/rerank"),
+}
+"""What a model of that role is, and the endpoint that OpenAI and its followers have for it."""
 
 
 class Completions:
@@ -29,9 +38,22 @@ class Completions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.max_body)
         asked = parse(body, self.required)
+        _check_role(self.registry.find(asked.model).info)
         entry = self.registry.resolve(asked.model)
         async with self.pool.lease(entry, lambda: disconnected(receive)) as instance:
             await instance(scope, replay(body, receive), send)
+
+
+def _check_role(info: ModelInfo) -> None:
+    """An engine would load the model first and then fail, each with other words."""
+    if info.role not in NOT_FOR_TEXT:
+        return
+    kind, endpoint = NOT_FOR_TEXT[info.role]
+    raise InvalidRequestError(
+        f"{info.id} is {kind} and writes no text: the endpoint for it is {endpoint}, "
+        "which this daemon does not serve yet. Take another model for this request.",
+        param="model",
+    )
 
 
 class Models:
