@@ -34,6 +34,7 @@ PASSED_ON_PREFIXES = (
     "LC_", "OMP_", "MKL_", "OPENBLAS_", "VECLIB_", "RAYON_", "TOKENIZERS_", "CUDA_", "NVIDIA_",
     "HIP_", "ROCR_", "HSA_", "GGML_", "LLAMA_", "MISTRALRS_", "MTL_", "METAL_", "MLX_", "VK_",
 )  # fmt: skip
+NO_SECRETS_PREFIX = "TOKENIZERS_"
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 
 
@@ -46,7 +47,7 @@ def engine_environment(environment: Mapping[str, str]) -> dict[str, str]:
         name: value
         for name, value in environment.items()
         if (name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES))
-        and not any(word in name.upper() for word in SECRET_WORDS)
+        and not any(word in name.upper().removeprefix(NO_SECRETS_PREFIX) for word in SECRET_WORDS)
     }
     return {**passed, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -59,6 +60,10 @@ class LastWords(asyncio.Protocol):
         self.ended = asyncio.Event()
         self._partial = b""
         self._on_line = on_line
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         *lines, rest = (self._partial + data).split(b"\n")
@@ -74,6 +79,11 @@ class LastWords(asyncio.Protocol):
             self._keep(self._partial)
             self._partial = b""
         self.ended.set()
+
+    def close(self) -> None:
+        """Stop reading, whoever may still hold the other end."""
+        if self._transport is not None:
+            self._transport.close()
 
     def _keep(self, line: bytes) -> None:
         text = line[:LINE_BYTES].decode("utf-8", "replace").strip()
@@ -149,7 +159,7 @@ class Child:
 
     async def _stop(self, grace_seconds: float) -> None:
         if grace_seconds > 0:
-            self._send(signal.SIGTERM)
+            self._tell(b"t")
             await asyncio.wait([self.exited], timeout=grace_seconds)
         if self.running:
             self._tell(b"k")
@@ -158,18 +168,16 @@ class Child:
             self._kill_group()
             await asyncio.wait([self.exited])
 
-    def _send(self, number: signal.Signals) -> None:
-        if self._process.returncode is None:
-            os.kill(self.pid, number)
-
     def _tell(self, word: bytes) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(word)
-        except OSError:
-            pass
+        except (OSError, ValueError):
+            pass  # it is dead, or even reaped
 
     def _kill_group(self) -> None:
+        if self._process.returncode is not None:
+            return  # its id may be another's by now
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except OSError:
@@ -186,6 +194,7 @@ class Child:
             await asyncio.wait_for(self._output.ended.wait(), DRAIN_SECONDS)
         except TimeoutError:
             pass
+        self._output.close()
         self.exited.set_result(status if status >= 0 else 128 - status)
 
 

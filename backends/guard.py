@@ -5,16 +5,16 @@ engine, and everything the engine started, along.
 
 The daemon starts it in a session of its own and keeps the write end of its standard input open:
 end of file there means the daemon is gone, however it went. So does SIGTERM. The guard then
-terminates the engine's process group, waits GRACE_SECONDS, and kills what is left. The byte `k`
-means: kill at once.
+terminates the engine's process group, waits GRACE_SECONDS, and kills what is left. The byte `t`
+means: terminate, and leave it to the daemon how long to wait; `k` means: kill at once.
 
 - The engine shares the guard's process group, which the guard leads: the daemon can kill them
   together even when the guard is dead.
 - On Linux the engine is killed by the kernel when the guard dies, and orphans of the engine
   become the guard's children, wherever they went (`PR_SET_CHILD_SUBREAPER`). macOS has neither:
   there the process group is all we have.
-- A wrapper that starts the real server and exits is followed: the guard stays until no
-  descendant is left.
+- A wrapper that starts the real server and exits well is followed: the guard stays until no
+  descendant is left. An engine that crashes takes its descendants with it.
 
 It exits with the engine's status, or 128 + n where signal n ended the engine. It imports little,
 because every model load waits for it.
@@ -31,6 +31,11 @@ import time
 LINUX = sys.platform == "linux"
 POLL_SECONDS = 0.05
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+CANNOT_RUN = 126
+CHANGED_SIGNALS = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ
+)  # fmt: skip
+"""By us, or by Python when it starts; an engine gets them as they were."""
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +53,7 @@ def main(argv: list[str]) -> int:
     engine = spawn(command)
     family = Family(engine)
     while family.alive():
-        if ending.requested:
+        if ending.requested or family.status:
             return stop(family, grace_seconds, ending)
         readable, _, _ = select.select([0, waker], [], [])
         if waker in readable:
@@ -63,6 +68,7 @@ class Ending:
 
     def __init__(self) -> None:
         self.requested = False
+        self.patient = False
         self.at_once = False
         self.heard_all = False
 
@@ -73,8 +79,9 @@ class Ending:
         """Read what the daemon says; its silence for good is the end as well."""
         said = os.read(0, 4096)
         self.heard_all = not said
+        self.patient = not self.heard_all and (self.patient or b"t" in said)
         self.at_once = self.at_once or b"k" in said
-        self.requested = self.requested or self.at_once or self.heard_all
+        self.requested = True
 
     def wait(self, seconds: float) -> None:
         readable, _, _ = select.select([] if self.heard_all else [0], [], [], seconds)
@@ -120,28 +127,34 @@ class Family:
 
 def spawn(command: list[str]) -> int:
     guard = os.getpid()
+    # A signal between the fork and the engine's own handlers must wait, or our handler eats it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, CHANGED_SIGNALS)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CHANGED_SIGNALS)
         return pid
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
             os._exit(127)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
+        for number in CHANGED_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CHANGED_SIGNALS)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.execvp(command[0], command)
     except OSError as error:
-        os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
+        os.write(2, os.fsencode(f"cannot run {command[0]}: {error.strerror}\n"))
     finally:
-        os._exit(126)
+        os._exit(CANNOT_RUN)
 
 
 def stop(family: Family, grace_seconds: float, ending: Ending) -> int:
     deadline = time.monotonic() + grace_seconds
     family.terminate()
     while family.alive():
+        if ending.patient:
+            deadline = time.monotonic() + grace_seconds
         if ending.at_once or time.monotonic() >= deadline:
             family.kill()
             break

@@ -7,13 +7,13 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import Installation
-from backends.child import engine_environment
+from backends.guard import CANNOT_RUN
+from backends.probe import run
 
 ASK_SECONDS = 20.0
 """For `--version` or `--help`: a binary with CUDA inside looks at the devices first."""
@@ -58,19 +58,10 @@ def _examined(path: Path) -> Binary:
 
 
 def _output(argv: Sequence[str]) -> str | None:
-    try:
-        finished = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=engine_environment(os.environ),
-            timeout=ASK_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    finished = run(argv, timeout_seconds=ASK_SECONDS)
+    if finished is None or finished.status == CANNOT_RUN:
         return None
-    return finished.stdout.decode("utf-8", "replace")
+    return finished.stdout + finished.stderr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

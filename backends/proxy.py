@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -15,6 +16,7 @@ from backends.base import Message, Receive, Scope, Send
 from backends.errors import EngineDiedError, EngineError, EngineProtocolError
 
 CONNECT_SECONDS = 5.0
+EVENT_BOUNDARY = b"\n\n"
 WRITE_SECONDS = 60.0
 
 HOP_BY_HOP = frozenset(
@@ -35,7 +37,7 @@ class UnixEndpoint:
     socket: Path
 
     def transport(self) -> httpx.AsyncHTTPTransport:
-        return httpx.AsyncHTTPTransport(uds=str(self.socket), limits=_NO_KEEP_ALIVE)
+        return httpx.AsyncHTTPTransport(uds=str(self.socket), **_PLAIN)
 
     @property
     def url(self) -> str:
@@ -47,7 +49,7 @@ class TcpEndpoint:
     port: int
 
     def transport(self) -> httpx.AsyncHTTPTransport:
-        return httpx.AsyncHTTPTransport(limits=_NO_KEEP_ALIVE, trust_env=False)
+        return httpx.AsyncHTTPTransport(**_PLAIN)
 
     @property
     def url(self) -> str:
@@ -56,8 +58,13 @@ class TcpEndpoint:
 
 Endpoint = UnixEndpoint | TcpEndpoint
 
-# A connection per request: no request is ever lost to one that the engine closed meanwhile.
-_NO_KEEP_ALIVE = httpx.Limits(max_keepalive_connections=0, max_connections=None)
+# A connection per request: no request is ever lost to one that the engine closed meanwhile. And
+# no certificates: reading them all would hold the event loop up, for connections without TLS.
+_PLAIN: Any = {
+    "limits": httpx.Limits(max_keepalive_connections=0, max_connections=None),
+    "trust_env": False,
+    "verify": False,
+}
 
 
 class Proxy:
@@ -137,13 +144,16 @@ class Proxy:
             raise self._broken("answered with something that is not HTTP") from error
 
     async def _forward(self, response: httpx.Response, send: Send) -> None:
+        end = EVENT_BOUNDARY
         try:
             async for chunk in self._chunks(response):
+                end = (end + chunk)[-len(EVENT_BOUNDARY) :]
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except (httpx.TransportError, TimeoutError) as error:
             failure = self._died()
             if response.headers.get("content-type", "").startswith("text/event-stream"):
-                event = error_event(failure)
+                # An event that was cut in the middle must not swallow this one.
+                event = (b"" if end == EVENT_BOUNDARY else EVENT_BOUNDARY) + error_event(failure)
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             raise failure from error
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,38 @@ def folder() -> Path | None:
 class Supported:
     """Architectures of the installed mlx-lm, read from its files without importing them.
 
-    `remapped` gives the module for a `model_type` that has none of its own name.
+    `remapped` gives the module for a `model_type` that has none of its own name, `folder` has
+    their files.
     """
 
     modules: frozenset[str]
     remapped: dict[str, str]
+    folder: Path | None = None
 
     def module(self, model_type: str) -> str | None:
         name = self.remapped.get(model_type, model_type)
         return name if name in self.modules else None
 
+    def mentions(self, model_type: str, word: str) -> bool:
+        """Whether the module's code has the word: what renames tensors has to name them."""
+        module = self.module(model_type)
+        if module is None or self.folder is None:
+            return False
+        return word.encode() in _source(self.folder / f"{module}.py")
+
+
+@cache
+def _source(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
 
 def supported(package: Path) -> Supported:
     files = (package / "models").glob("*.py")
     modules = {file.stem for file in files if _MODEL_CLASS.search(file.read_bytes())}
-    return Supported(frozenset(modules), _remapped(package / "utils.py"))
+    return Supported(frozenset(modules), _remapped(package / "utils.py"), package / "models")
 
 
 def _remapped(source: Path) -> dict[str, str]:

@@ -20,6 +20,16 @@ FP8_DEQUANTIZED = frozenset(
 )  # fmt: skip
 """Architectures whose module in mlx-lm turns block FP8 into 16 bit while it loads."""
 
+READS_FP8_AS_MXFP8 = frozenset(("deepseek_v41", "deepseek_v41_text", "minimax_m3_vl"))
+"""Architectures whose module renames the scales of FP8 in blocks of 32 to those of MXFP8."""
+
+CT_FORMATS = frozenset(("nvfp4-pack-quantized", "mxfp4-pack-quantized", "pack-quantized"))
+"""What mlx-lm has a width for; it refuses every other claim of compressed-tensors, whatever the
+tensors are."""
+
+NEEDS_ITS_CLAIM = frozenset(("mlx", "awq", "mxfp4", "bitnet"))
+"""Methods that mlx-lm converts only because the config tells it to."""
+
 
 def rules(supported: Supported, version: str, device: str) -> tuple[Rule, ...]:
     """In order: what it is, whether it may be run, whether it can be read, what is limited.
@@ -50,6 +60,15 @@ def rules(supported: Supported, version: str, device: str) -> tuple[Rule, ...]:
             code=Reason.CONFLICT_LAYOUT,
             reason="reads weights from model*.safetensors only",
             remedy="Download the model in Hugging Face's layout.",
+        ),
+        Rule(
+            when=lambda info: _is_nested_elsewhere(info, supported),
+            code=Reason.CONFLICT_LAYOUT,
+            reason=lambda info: (
+                f"the tensors' names begin with {_details(info).name_prefix!r}, which its "
+                f"{_type(info)} does not know"
+            ),
+            remedy="Restore config.json from where the model came from, or download the original.",
         ),
         *_quantization_rules(),
         Rule(
@@ -95,10 +114,10 @@ def _format_rules() -> tuple[Rule, ...]:
 def _quantization_rules() -> tuple[Rule, ...]:
     return (
         Rule(
-            when=_mlx_tensors_without_claim,
+            when=_is_quantized_without_claim,
             code=Reason.CONFLICT_CONFIG_VS_TENSORS,
             reason="the weights are quantised and config.json does not say how",
-            remedy='Restore its "quantization" entry from the original conversion.',
+            remedy="Restore config.json from where the model came from.",
         ),
         Rule(
             when=lambda info: _method(info) not in (None, *READABLE),
@@ -117,6 +136,16 @@ def _quantization_rules() -> tuple[Rule, ...]:
             code=Reason.UNSUPPORTED_QUANT,
             reason=lambda info: f"reads FP8 of a few architectures only, not of {_type(info)}",
             remedy=CONVERT,
+        ),
+        Rule(
+            when=lambda info: bool(_unreadable_claim(info)),
+            code=Reason.CONFLICT_CONFIG_VS_TENSORS,
+            reason=lambda info: (
+                f"believes config.json, which claims {_unreadable_claim(info)}, and cannot load "
+                "the weights as that"
+            ),
+            remedy="Restore config.json from where the model came from, or remove its claim where "
+            "the weights are plain.",
         ),
     )
 
@@ -142,12 +171,45 @@ def _method(info: ModelInfo) -> str | None:
 def _claim(info: ModelInfo) -> Mapping[str, Any]:
     """What the config says of the quantisation: mlx-lm decides by it, whatever the tensors are."""
     config = _details(info).config
-    claims = (config.get("quantization"), config.get("quantization_config"))
+    claims = (config.get("quantization"), _hf_claim(info))
     return next((claim for claim in claims if isinstance(claim, dict)), {})
 
 
-def _mlx_tensors_without_claim(info: ModelInfo) -> bool:
-    return _method(info) == "mlx" and not _claim(info)
+def _hf_claim(info: ModelInfo) -> Any:
+    """Of `quantization_config`, from the places where mlx-lm looks for it, in its order."""
+    details = _details(info)
+    text_config = details.config.get("text_config")
+    if "quantization_config" in details.config:
+        return details.config["quantization_config"]
+    if isinstance(text_config, dict) and "quantization_config" in text_config:
+        return text_config["quantization_config"]
+    return details.side_config if "hf_quant_config.json" in details.files_beside else None
+
+
+def _is_quantized_without_claim(info: ModelInfo) -> bool:
+    return _method(info) in NEEDS_ITS_CLAIM and not _claim(info)
+
+
+def _unreadable_claim(info: ModelInfo) -> str:
+    """The claim that mlx-lm fails over before it looks at the tensors, or because of them."""
+    claim = _claim(info)
+    if not claim or isinstance(_details(info).config.get("quantization"), dict):
+        return ""
+    method = str(claim.get("quant_method") or "")
+    if not method:
+        return "a quantisation and no quant_method"
+    if method == "compressed-tensors" and claim.get("format") not in CT_FORMATS:
+        return f"compressed-tensors in {claim.get('format')}"
+    if method == "modelopt" and claim.get("quant_algo") != "NVFP4":
+        return f"modelopt in {claim.get('quant_algo')}"
+    return method if method in ("awq", "gptq", "bitnet") and info.quantization is None else ""
+
+
+def _is_nested_elsewhere(info: ModelInfo, supported: Supported) -> bool:
+    """The layers are below something that the architecture's module never speaks of."""
+    parts = [part for part in _details(info).name_prefix.split(".") if part]
+    known = (supported.mentions(info.architecture.model_type or "", part) for part in parts)
+    return bool(supported.modules) and not all(known)
 
 
 def _has_16_bit_experts(info: ModelInfo) -> bool:
@@ -170,7 +232,9 @@ def _is_awq_gemm(info: ModelInfo) -> bool:
 def _fp8_is_dequantized(info: ModelInfo) -> bool:
     claim = _claim(info)
     as_mxfp8 = claim.get("scale_fmt") == "ue8m0" and claim.get("weight_block_size") == [32, 32]
-    return as_mxfp8 or info.architecture.model_type in FP8_DEQUANTIZED
+    if as_mxfp8:
+        return info.architecture.model_type in READS_FP8_AS_MXFP8
+    return info.architecture.model_type in FP8_DEQUANTIZED
 
 
 def _always(info: ModelInfo) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from backends.errors import BadRequestError
 
 Json = dict[str, Any]
 
 MAX_STOPS = 16
+MAX_BIAS = 100
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -53,7 +54,8 @@ class GenerationRequest:
 FEATURES: Mapping[str, Callable[[Json], bool]] = {
     "n": lambda body: body.get("n") not in (None, 1),
     "best_of": lambda body: body.get("best_of") not in (None, 1),
-    "logprobs": lambda body: bool(body.get("logprobs")) or body.get("logprobs") == 0,
+    # Text requests give a number here, of which 0 asks for something, too.
+    "logprobs": lambda body: not any(body.get("logprobs") is no for no in (None, False)),
     "top_logprobs": lambda body: bool(body.get("top_logprobs")),
     "response_format": lambda body: _kind(body.get("response_format")) not in (None, "text"),
     "tool_choice": lambda body: body.get("tool_choice") not in (None, "auto", "none"),
@@ -73,7 +75,8 @@ def parse(raw: bytes, *, chat: bool, engine: str, supported: frozenset[str]) -> 
         BadRequestError: naming the field that is wrong, or that `engine` cannot honour.
     """
     try:
-        body = json.loads(raw)
+        body = json.loads(raw, parse_constant=_no_constant)
+        _encodable(raw, body)
     except (ValueError, RecursionError):
         raise BadRequestError("The request body is not JSON.") from None
     if not isinstance(body, dict):
@@ -86,6 +89,16 @@ def parse(raw: bytes, *, chat: bool, engine: str, supported: frozenset[str]) -> 
                 param=name,
             )
     return _request(Fields(body), chat)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _encodable(raw: bytes, body: Any) -> None:
+    """Half a surrogate pair is no character: no tokenizer takes it."""
+    if b"\\ud" in raw.lower():
+        json.dumps(body, ensure_ascii=False).encode()
 
 
 def _request(fields: Fields, chat: bool) -> GenerationRequest:
@@ -164,9 +177,17 @@ def _sampling(fields: Fields) -> Sampling:
 
 def _logit_bias(value: Json) -> dict[int, float]:
     try:
-        return {int(token): float(bias) for token, bias in value.items()}
+        return {int(token): _bias(bias) for token, bias in value.items()}
     except (TypeError, ValueError):
-        raise _wrong("logit_bias", "must map token ids to numbers") from None
+        raise _wrong("logit_bias", "must map token ids to numbers between -100 and 100") from None
+
+
+def _bias(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    if not -MAX_BIAS <= value <= MAX_BIAS:
+        raise ValueError
+    return float(value)
 
 
 def _messages(value: Any) -> tuple[Json, ...]:
@@ -180,7 +201,7 @@ def _message(message: Any, where: str) -> Json:
     if not isinstance(message, dict):
         raise _wrong(where, "must be an object")
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise _wrong(f"{where}.role", f"must be one of {', '.join(sorted(ROLES))}")
     plain = {**message, "role": "system" if role == "developer" else role}
     plain["content"] = _content(message.get("content"), f"{where}.content")
@@ -241,10 +262,10 @@ def _tools(fields: Fields) -> tuple[Json, ...]:
 
 
 def _prompt(value: Any) -> str | tuple[int, ...]:
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        value = value[0]
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int):
-        return _prompt(value[0])
     if isinstance(value, list) and value and all(type(token) is int for token in value):
         return tuple(value)
     if isinstance(value, list) and len(value) > 1:

@@ -67,11 +67,13 @@ class StopMatcher:
 
     def add(self, text: str) -> str:
         text = self._held + text
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        found = [(at + len(s), at) for s in self._stops if (at := text.find(s)) >= 0]
         if found:
+            # The one that is complete first: another that began earlier might never have been.
+            _, place = min(found)
             self.stopped = True
             self._held = ""
-            return text[: min(found)]
+            return text[:place]
         keep = overlap(text, self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -150,6 +152,8 @@ class AnswerParser:
             yield from self._parsed(held, self._tools.start + held)
         elif held:
             yield self._text(held)
+        if self._space and not self.called and (self._began or not self._reasoning):
+            yield self._text("")
 
     def _think(self) -> Iterator[Event]:
         assert self._reasoning is not None
@@ -164,7 +168,7 @@ class AnswerParser:
     def _say(self) -> Iterator[Event]:
         markers = [m for m in (self._opening(), self._tools and self._tools.start) if m]
         text, marker = self._until(*markers)
-        if text and (event := self._spoken(text, held=bool(marker))):
+        if text and (event := self._spoken(text)):
             yield event
         if not marker:
             return
@@ -172,19 +176,23 @@ class AnswerParser:
             self._inside = self._tools.end
         else:
             self._thinking = True
+            self._space = ""
 
     def _opening(self) -> str | None:
         """Reasoning opens an answer or does not occur: later, the words are just words."""
-        return self._reasoning.start if self._reasoning and not self._began else None
+        if self._reasoning is None or self._began:
+            return None
+        start, ahead = self._reasoning.start, self._held.lstrip()
+        return start if ahead.startswith(start) or start.startswith(ahead) else None
 
-    def _spoken(self, text: str, *, held: bool) -> Event | None:
+    def _spoken(self, text: str) -> Event | None:
         """White space waits for what follows: before a call or a thought it is layout."""
         stripped = text.rstrip() if (self._tools or not self._began) else text
         if not stripped:
-            self._space = "" if held else self._space + text
+            self._space += text
             return None
         spoken = self._text(stripped)
-        self._space = "" if held else text[len(stripped) :]
+        self._space = text[len(stripped) :]
         return spoken
 
     def _text(self, text: str) -> TextDelta:
@@ -213,6 +221,7 @@ class AnswerParser:
             yield self._text(written)
             return
         self.called = True
+        self._space = ""
         yield from calls
 
     def _until(self, *markers: str) -> tuple[str, str]:
@@ -239,5 +248,6 @@ def _call_of(call: Any) -> ToolCall:
     name, arguments = call["name"], call.get("arguments", {})
     if not isinstance(name, str) or not name:
         raise ValueError("a call without a name")
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(name, text)
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    return ToolCall(name, arguments)

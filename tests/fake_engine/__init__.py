@@ -37,11 +37,14 @@ class FakeEngine:
         behaviour, record = self.folder / "behaviour.json", self.folder / "record.jsonl"
         return [*program, "--behaviour", str(behaviour), "--record", str(record)]
 
+    def command_at(self, endpoint: Endpoint) -> list[str]:
+        return self.command(*_where(endpoint))
+
     def service(self, *, unix: bool = True, command: list[str] | None = None) -> Service:
         return Service(
             engine="fake",
             version="1",
-            command=lambda endpoint: command or self.command(*_where(endpoint)),
+            command=lambda endpoint: command or self.command_at(endpoint),
             unix=unix,
             canary={"prompt": "a", "max_tokens": 1, "canary": True},
             idle_seconds=self.idle_seconds,
@@ -73,10 +76,10 @@ def asking(model: str = "a", *, stream: bool = False, **how: Any) -> dict[str, A
     return {"model": model, "messages": messages, "stream": stream, "fake": how}
 
 
-async def release(socket: Path, count: int = 1) -> None:
-    """Let `count` gated chunks of the engine behind `socket` pass."""
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+async def release(endpoint: Endpoint | Path, count: int = 1) -> None:
+    """Let `count` gated chunks of the engine behind `endpoint`, or its Unix socket, pass."""
+    where = UnixEndpoint(endpoint) if isinstance(endpoint, Path) else endpoint
+    async with httpx.AsyncClient(transport=where.transport(), base_url=where.url) as client:
         answer = await client.post("/fake/release", content=str(count).encode())
         assert answer.status_code == 200
 

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+import pytest
+
+from backends.errors import BadRequestError, EngineDiedError
+from backends.wire.app import CHAT_PATH, HEALTH_PATH, TEXT_PATH, CompletionsApp
+from backends.wire.events import Event, Finished, TextDelta, Usage
+from backends.wire.request import GenerationRequest
+from tests.backends.messages import Exchange, scope
+from tests.serving import client, serving
+from tests.slack import run
+
+FAILURES: dict[str, Exception] = {
+    "refuse": BadRequestError("Not like this.", param="prompt"),
+    "die": EngineDiedError("It died."),
+}
+
+
+async def echo(request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    """Says the prompt, unless it is told to fail: at once, or `later`."""
+    words = request.prompt if isinstance(request.prompt, str) else ""
+    first, _, when = words.partition(" ")
+    if when:
+        yield TextDelta("a")
+    if first in FAILURES:
+        raise FAILURES[first]
+    yield TextDelta(words or str(request.messages[0]["content"]))
+    yield Finished("stop", Usage(1, 1))
+
+
+APP = CompletionsApp(echo, engine="fake", model="m", supported=frozenset({"seed"}))
+
+
+def ask(method: str, path: str, body: bytes = b"") -> Exchange:
+    async def main() -> Exchange:
+        exchange = Exchange(body[:5], body[5:])
+        await APP(scope(method, path), exchange.receive, exchange.send)
+        return exchange
+
+    exchange = run(main())
+    assert exchange.complete
+    return exchange
+
+
+def post(path: str, **fields: Any) -> tuple[int | None, Any]:
+    exchange = ask("POST", path, json.dumps(fields).encode())
+    return exchange.status, json.loads(exchange.body)
+
+
+def test_it_is_healthy() -> None:
+    exchange = ask("GET", HEALTH_PATH)
+    assert (exchange.status, json.loads(exchange.body)) == (200, {"status": "ok"})
+
+
+def test_it_answers_both_kinds_of_requests() -> None:
+    status, body = post(TEXT_PATH, prompt="hello")
+    assert (status, body["choices"][0]["text"], body["model"]) == (200, "hello", "m")
+    status, body = post(CHAT_PATH, messages=[{"role": "user", "content": "hi"}])
+    assert (status, body["choices"][0]["message"]["content"]) == (200, "hi")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("GET", CHAT_PATH), ("POST", HEALTH_PATH), ("POST", "/v1/chat"),
+     ("DELETE", TEXT_PATH), ("POST", CHAT_PATH + "/")],
+)  # fmt: skip
+def test_there_is_nothing_else(method: str, path: str) -> None:
+    exchange = ask(method, path)
+    assert exchange.status == 404
+    assert json.loads(exchange.body)["error"]["message"] == "fake does not serve this path."
+
+
+def test_a_request_that_is_wrong_is_answered_with_its_field() -> None:
+    status, body = post(TEXT_PATH, prompt=1)
+    assert status == 400
+    assert body["error"]["type"] == "invalid_request_error"
+    assert body["error"]["param"] == "prompt"
+    assert post(TEXT_PATH, prompt="a", grammar="x")[1]["error"]["param"] == "grammar"
+    assert post(TEXT_PATH, prompt="a", seed=1)[0] == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("word", "status", "code"), [("refuse", 400, "invalid_request"), ("die", 502, "engine.died")]
+)
+def test_an_error_before_the_first_byte_is_an_answer(
+    word: str, status: int, code: str, stream: bool
+) -> None:
+    answered, body = post(TEXT_PATH, prompt=word, stream=stream)
+    assert (answered, body["error"]["code"]) == (status, code)
+
+
+def test_letters_of_every_kind_survive_an_error() -> None:
+    status, body = post(CHAT_PATH, messages=[{"role": "user", "content": [{"type": "é🦜"}]}])
+    assert (status, body["error"]["param"]) == (400, "messages[0].content[0]")
+    assert "é🦜" in body["error"]["message"]
+
+
+def test_an_error_after_the_first_byte_cuts_the_connection() -> None:
+    async def main() -> None:
+        pieces: list[bytes] = []
+        async with serving(APP) as port, client(port) as asker:
+            body = {"prompt": "die later", "stream": True}
+            async with asker.stream("POST", TEXT_PATH, json=body) as answer:
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await collect(answer, pieces)
+        got = b"".join(pieces)
+        assert b"engine.died" in got
+        assert b"[DONE]" not in got
+
+    run(main())
+
+
+async def collect(answer: httpx.Response, pieces: list[bytes]) -> None:
+    async for piece in answer.aiter_raw():
+        pieces.append(piece)

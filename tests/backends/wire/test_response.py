@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from backends.errors import EngineDiedError
+from backends.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall, Usage
+from backends.wire.request import GenerationRequest
+from backends.wire.response import respond
+from tests.backends.messages import Exchange
+from tests.slack import run
+from tests.waiting import until
+
+USAGE = Usage(prompt_tokens=3, completion_tokens=4, cached_tokens=2)
+END = Finished("stop", USAGE)
+COUNTED = {
+    "prompt_tokens": 3,
+    "completion_tokens": 4,
+    "total_tokens": 7,
+    "prompt_tokens_details": {"cached_tokens": 2},
+}
+CHAT = GenerationRequest(messages=({"role": "user", "content": "a"},))
+TEXT = GenerationRequest(prompt="a")
+
+
+async def telling(events: Sequence[Event | Exception]) -> AsyncGenerator[Event, None]:
+    for event in events:
+        if isinstance(event, Exception):
+            raise event
+        yield event
+
+
+def answer(request: GenerationRequest, *events: Event) -> Exchange:
+    async def main() -> Exchange:
+        exchange = Exchange()
+        await respond(request, "m", telling(events), exchange.receive, exchange.send)
+        return exchange
+
+    exchange = run(main())
+    assert exchange.status == 200
+    assert exchange.complete
+    return exchange
+
+
+def whole(request: GenerationRequest, *events: Event) -> Any:
+    exchange = answer(request, *events)
+    assert exchange.headers[b"content-type"] == b"application/json"
+    assert exchange.headers[b"content-length"] == str(len(exchange.body)).encode()
+    return json.loads(exchange.body)
+
+
+def streamed(request: GenerationRequest, *events: Event, usage: bool = False) -> list[Any]:
+    exchange = answer(replace(request, stream=True, include_usage=usage), *events)
+    assert exchange.headers[b"content-type"].startswith(b"text/event-stream")
+    *chunks, done, nothing = exchange.body.split(b"\n\n")
+    assert (done, nothing) == (b"data: [DONE]", b"")
+    assert all(b"\n" not in chunk and b"\r" not in chunk for chunk in chunks)
+    return [json.loads(chunk.removeprefix(b"data: ")) for chunk in chunks]
+
+
+def deltas(chunks: Sequence[Any]) -> list[Any]:
+    return [chunk["choices"][0]["delta"] for chunk in chunks]
+
+
+def test_a_whole_chat_answer() -> None:
+    body = whole(CHAT, TextDelta("Hel"), TextDelta("lo"), END)
+    assert (body["object"], body["model"]) == ("chat.completion", "m")
+    assert body["id"].startswith("chatcmpl-")
+    assert body["choices"] == [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "logprobs": None,
+            "message": {"role": "assistant", "content": "Hello"},
+        }
+    ]
+    assert body["usage"] == COUNTED
+
+
+def test_a_whole_text_answer() -> None:
+    body = whole(TEXT, TextDelta("Hello"), Finished("length", USAGE))
+    assert body["object"] == "text_completion"
+    assert body["id"].startswith("cmpl-")
+    assert body["choices"] == [
+        {"index": 0, "finish_reason": "length", "logprobs": None, "text": "Hello"}
+    ]
+
+
+def test_reasoning_stands_beside_the_text() -> None:
+    events: list[Event] = [ReasoningDelta("h"), ReasoningDelta("m"), TextDelta("a"), END]
+    message = whole(CHAT, *events)["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    told = deltas(streamed(CHAT, *events))
+    assert told[1:3] == [{"reasoning_content": "h"}, {"reasoning_content": "m"}]
+
+
+def test_calls_without_text_have_no_content() -> None:
+    calls: list[Event] = [
+        ToolCall("f", "{}"),
+        ToolCall("g", '{"a": 1}'),
+        Finished("tool_calls", USAGE),
+    ]
+    message = whole(CHAT, *calls)["choices"][0]["message"]
+    assert message["content"] is None
+    assert [call["function"] for call in message["tool_calls"]] == [
+        {"name": "f", "arguments": "{}"},
+        {"name": "g", "arguments": '{"a": 1}'},
+    ]
+    assert len({call["id"] for call in message["tool_calls"]}) == 2
+
+
+def test_streamed_calls_are_numbered() -> None:
+    chunks = streamed(CHAT, ToolCall("f", "{}"), ToolCall("g", "{}"), Finished("tool_calls", USAGE))
+    calls = [delta["tool_calls"][0] for delta in deltas(chunks)[1:3]]
+    assert [(call["index"], call["function"]["name"]) for call in calls] == [(0, "f"), (1, "g")]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_an_answer_without_a_word_is_empty() -> None:
+    assert whole(CHAT, END)["choices"][0]["message"]["content"] == ""
+    assert whole(TEXT, END)["choices"][0]["text"] == ""
+
+
+def test_a_streamed_chat_answer() -> None:
+    chunks = streamed(CHAT, TextDelta("Hel"), TextDelta("lo"), END)
+    assert deltas(chunks) == [
+        {"role": "assistant", "content": ""},
+        {"content": "Hel"},
+        {"content": "lo"},
+        {},
+    ]
+    reasons = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+    assert reasons == [None, None, None, "stop"]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_a_streamed_text_answer() -> None:
+    chunks = streamed(TEXT, TextDelta("Hello"), END)
+    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["Hello", ""]
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+
+
+def test_the_usage_comes_last_and_only_when_asked_for() -> None:
+    chunks = streamed(CHAT, TextDelta("a"), END, usage=True)
+    assert (chunks[-1]["choices"], chunks[-1]["usage"]) == ([], COUNTED)
+    assert not any("usage" in chunk for chunk in streamed(CHAT, TextDelta("a"), END))
+
+
+@pytest.mark.parametrize(
+    "text", ["\n\nevent: x\ndata: {}\n\n", "\r", "\r\n\r\n", "\0", '"}', "\u2028", "data: [DONE]"]
+)
+def test_no_text_ends_an_event(text: str) -> None:
+    assert deltas(streamed(CHAT, TextDelta(text), END))[1] == {"content": text}
+    assert whole(CHAT, TextDelta(text), END)["choices"][0]["message"]["content"] == text
+
+
+def test_half_a_pair_of_surrogates_is_replaced() -> None:
+    assert deltas(streamed(CHAT, TextDelta("a\ud800b"), END))[1] == {"content": "a?b"}
+    assert whole(TEXT, TextDelta("a\ud800b"), END)["choices"][0]["text"] == "a?b"
+
+
+# Errors and clients that leave
+
+
+def test_each_event_is_sent_as_it_is_told() -> None:
+    async def main() -> None:
+        exchange, gate = Exchange(), asyncio.Event()
+
+        async def events() -> AsyncGenerator[Event, None]:
+            yield TextDelta("a")
+            await gate.wait()
+            yield END
+
+        request = GenerationRequest(prompt="a", stream=True)
+        work = respond(request, "m", events(), exchange.receive, exchange.send)
+        answering = asyncio.create_task(work)
+        await until(lambda: b'"a"' in exchange.body)
+        gate.set()
+        await answering
+        assert exchange.complete
+
+    run(main())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_error_before_the_first_event_sends_nothing(stream: bool) -> None:
+    async def main() -> None:
+        exchange = Exchange()
+        request = GenerationRequest(prompt="a", stream=stream)
+        events = telling([EngineDiedError("It died.")])
+        with pytest.raises(EngineDiedError):
+            await respond(request, "m", events, exchange.receive, exchange.send)
+        assert exchange.sent == []
+
+    run(main())
+
+
+def test_an_error_in_a_stream_is_its_last_event_and_no_end() -> None:
+    async def main() -> None:
+        exchange = Exchange()
+        request = GenerationRequest(prompt="a", stream=True)
+        events = telling([TextDelta("a"), EngineDiedError("It died.")])
+        with pytest.raises(EngineDiedError):
+            await respond(request, "m", events, exchange.receive, exchange.send)
+        last = exchange.body.split(b"\n\n")[-2]
+        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine.died"
+        assert b"[DONE]" not in exchange.body
+        assert not exchange.complete
+
+    run(main())
+
+
+def test_an_error_in_a_whole_answer_sends_nothing() -> None:
+    async def main() -> None:
+        exchange = Exchange()
+        events = telling([TextDelta("a"), EngineDiedError("It died.")])
+        with pytest.raises(EngineDiedError):
+            await respond(TEXT, "m", events, exchange.receive, exchange.send)
+        assert exchange.sent == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("words", [0, 1])
+def test_a_client_that_leaves_closes_the_events(stream: bool, words: int) -> None:
+    async def main() -> None:
+        exchange, began, closed = Exchange(), asyncio.Event(), asyncio.Event()
+
+        async def events() -> AsyncGenerator[Event, None]:
+            try:
+                for _ in range(words):
+                    yield TextDelta("a")
+                began.set()
+                await asyncio.Event().wait()
+            finally:
+                closed.set()
+
+        request = GenerationRequest(prompt="a", stream=stream)
+        work = respond(request, "m", events(), exchange.receive, exchange.send)
+        answering = asyncio.create_task(work)
+        await began.wait()
+        assert not closed.is_set()
+        exchange.leave()
+        await answering
+        assert closed.is_set()
+        assert not exchange.complete
+
+    run(main())
