@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backends.base import Installation
 from backends.guard import CANNOT_RUN
-from backends.probe import run
+from backends.probe import Finished, run
 
 ASK_SECONDS = 20.0
 """For `--version` or `--help`: a binary with CUDA inside looks at the devices first."""
@@ -31,7 +31,8 @@ class Binary:
 
     def ask(self, *arguments: str) -> str:
         """What it prints; empty when it cannot be run."""
-        return _output([str(self.path), *arguments]) or ""
+        finished = _ran(self.path, *arguments)
+        return finished.stdout + finished.stderr if finished else ""
 
 
 def find_binary(configured: Path | None, names: Sequence[str]) -> Binary | None:
@@ -50,18 +51,22 @@ def _examined(path: Path) -> Binary:
         return Binary(path, problem=f"{path} does not exist.")
     if not os.access(path, os.X_OK):
         return Binary(path, problem=f"{path} is not executable.")
-    printed = _output([str(path), "--version"])
-    if printed is None:
+    finished = _ran(path, "--version")
+    if finished is None:
         return Binary(path, problem=f"{path} cannot be run on this machine.")
-    match = _VERSION.search(printed)
-    return Binary(path, version=match[1] if match else None)
+    printed = finished.stdout + finished.stderr
+    if match := _VERSION.search(printed):
+        return Binary(path, version=match[1])
+    if finished.status:
+        # A library that is missing, mostly: the loader's own words say which.
+        words = (printed.strip().splitlines() or [f"it ended with status {finished.status}"])[-1]
+        return Binary(path, problem=f"{path} cannot be run: {words[:300].rstrip('.')}.")
+    return Binary(path)
 
 
-def _output(argv: Sequence[str]) -> str | None:
-    finished = run(argv, timeout_seconds=ASK_SECONDS)
-    if finished is None or finished.status == CANNOT_RUN:
-        return None
-    return finished.stdout + finished.stderr
+def _ran(path: Path, *arguments: str) -> Finished | None:
+    finished = run([str(path), *arguments], timeout_seconds=ASK_SECONDS)
+    return None if finished and finished.status == CANNOT_RUN else finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +98,7 @@ def installation(
             path=binary.path,
             capabilities=capabilities,
             problem=binary.problem,
-            remedy=f"Correct {option}, or leave it out." if binary.problem else "",
+            remedy=f"Mend it, or name another one with {option}." if binary.problem else "",
         )
     version = wheel_version(wheel.distribution)
     return Installation(

@@ -24,6 +24,8 @@ from router.registry import ModelEntry, Registry, build
 from router.settings import Settings
 from router.table import printable, table, wrap
 
+log = logging.getLogger("router")
+
 DISTRIBUTION = "local-model-router"
 
 OK, FAILED, USAGE, NOTHING_CAN = 0, 1, 2, 3
@@ -51,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has seen enough; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except Exception as error:
+        # Ours to mend: the log has where, when it is asked for everything.
+        log.debug("failed", exc_info=error)
+        what = f"{type(error).__name__}: {error}"
+        return _complain(f"unexpectedly failed ({what}); please report this.", FAILED)
 
 
 def version() -> str:

@@ -15,10 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from backends.stub import gguf_stub
-
-UNKNOWN = "unknown model architecture"
-"""What llama.cpp says of a name that it does not know, on its standard error."""
+from backends.stub import gguf_stub, said_of
 
 
 def main(names: list[str]) -> None:
@@ -31,12 +28,13 @@ def main(names: list[str]) -> None:
         import xllamacpp
 
         for name in names:
-            answer = _answer(xllamacpp, name, Path(folder), log)
-            sys.stdout.write(json.dumps([name, answer]) + "\n")
-            sys.stdout.flush()
+            words = _words(xllamacpp, name, Path(folder), log)
+            for pair in said_of(name, words).items():
+                sys.stdout.write(json.dumps(pair) + "\n")
+                sys.stdout.flush()
 
 
-def _answer(xllamacpp: Any, name: str, folder: Path, log: Any) -> str:
+def _words(xllamacpp: Any, name: str, folder: Path, log: Any) -> str:
     stub, socket = folder / "stub.gguf", folder / "s.sock"
     stub.write_bytes(gguf_stub(name))
     socket.unlink(missing_ok=True)
@@ -51,7 +49,7 @@ def _answer(xllamacpp: Any, name: str, folder: Path, log: Any) -> str:
     except RuntimeError:
         pass
     log.seek(0)
-    return "" if UNKNOWN in log.read().decode("utf-8", "replace") else "text"
+    return str(log.read(), "utf-8", "replace")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ if "router-probe-" in weights:
     if os.path.isdir(file):
         file = os.path.join(file, "config.json")
     known = b"llama" in open(file, "rb").read().lower()
-    sys.exit("missing everything else" if known else "{refusal}")
+    sys.exit("key not found in model: x" if known else "{refusal}")
 with open("{record}", "w") as record:
     json.dump([argv, os.getcwd(), sorted(os.walk("."))], record)
 host = argv[argv.index("--host") + 1]

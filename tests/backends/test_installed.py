@@ -71,6 +71,16 @@ def test_a_binary_that_is_not_executable(script: Script) -> None:
     assert found(path) == Binary(path, problem=f"{path} is not executable.")
 
 
+def test_a_binary_that_fails_says_so_in_its_own_last_words(script: Script) -> None:
+    path = script("echo first; echo 'libx.so: not found' >&2; exit 127")
+    assert found(path).problem == f"{path} cannot be run: libx.so: not found."
+
+
+def test_a_binary_that_fails_in_silence_says_its_status(script: Script) -> None:
+    path = script("exit 3")
+    assert found(path).problem == f"{path} cannot be run: it ended with status 3."
+
+
 @pytest.mark.parametrize("content", [b"\x7fELF\x02\x01\x01", b"#!/does/not/exist\n", b"\0"])
 def test_a_binary_for_another_machine(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "engine"

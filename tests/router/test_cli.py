@@ -75,3 +75,18 @@ def test_the_invitation_does_not_show_the_key() -> None:
 def test_without_a_model_that_writes_text_there_is_no_invitation() -> None:
     for models in ((), (strange(),), (entry("bge", role=Role.EMBEDDING),)):
         assert invitation(*models).endswith("with nothing to serve yet.")
+
+
+def test_whatever_goes_wrong_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: object) -> int:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(cli, "_doctor", fail)
+    assert cli.main(["doctor"]) == cli.FAILED
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "router: unexpectedly failed (ZeroDivisionError: by nothing); please report this.\n"
+    )
+    assert not shown.out
