@@ -7,9 +7,11 @@ nothing here looks at a config.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from operator import itemgetter
 
 from detect.safetensors_header import Tensor
 
@@ -39,11 +41,9 @@ class Rule:
 
     def matches(self, parts: Parts) -> bool:
         return (
-            all(
-                suffix in parts and (not dtypes or parts[suffix].dtype in dtypes)
-                for suffix, dtypes in self.has.items()
-            )
-            and not any(suffix in parts for suffix in self.lacks)
+            self.has.keys() <= parts.keys()
+            and self.lacks.isdisjoint(parts)
+            and all(not d or parts[suffix].dtype in d for suffix, d in self.has.items())
             and self.where(parts)
         )
 
@@ -199,17 +199,44 @@ ROUTER = re.compile(
     r"\.(router|router\.(proj|layer|classifier)|experts\.router)$"
 )
 LAYER = re.compile(r"^((?:[^.]+\.)*?)(?:model\.)?layers\.(\d+)\.")
+MAX_DIGITS = 9
+MAX_CHANNELS = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
-    """All layers by prefix and class. `counts` are over the language model's linear layers."""
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Layers that differ in nothing but the numbers in their names.
 
-    parts: Mapping[str, Parts] = field(default_factory=dict)
-    classes: Mapping[str, str] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    A network has hundreds of layers and some twenty of these, and what is asked about names and
+    shapes has one answer for all of them. `name` is their class, empty for what is no matrix.
+    """
+
+    prefixes: tuple[str, ...]
+    parts: Parts
+    name: str
+    linear: bool
+    tower: bool
 
     @property
+    def prefix(self) -> str:
+        """One of them, for questions about its words."""
+        return self.prefixes[0]
+
+    @property
+    def quantized(self) -> bool:
+        return self.name not in ("", PLAIN, UNKNOWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """All layers, by prefix and by what is alike in them. `counts` has the layers per class, over
+    the language model's linear ones."""
+
+    parts: Mapping[str, Parts] = field(default_factory=dict)
+    layers: tuple[Alike, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
     def main(self) -> str:
         """The class that the weights are known by: the most frequent that is not plain."""
         special = Counter({c: n for c, n in self.counts.items() if c not in (PLAIN, UNKNOWN)})
@@ -217,72 +244,156 @@ class Census:
             return special.most_common(1)[0][0]
         return PLAIN if PLAIN in self.counts or not self.counts else UNKNOWN
 
-    @property
+    @cached_property
     def linear_layers(self) -> int:
         return sum(self.counts.values())
 
-    def of_class(self, *names: str) -> dict[str, Parts]:
+    def of_class(self, *names: str) -> list[Alike]:
         """The layers of these classes, embeddings and towers included."""
-        return {p: self.parts[p] for p, c in self.classes.items() if c in names}
+        return [alike for alike in self.layers if alike.name in names]
 
-    @property
+    @cached_property
     def towers(self) -> bool:
-        return any(TOWER.search(prefix + ".") for prefix in self.parts)
+        return any(alike.tower for alike in self.layers)
 
-    @property
+    @cached_property
     def stacked_experts(self) -> bool:
-        return any(STACKED.search(prefix) for prefix in self.parts)
+        return any(STACKED.search(alike.prefix) for alike in self.layers)
 
-    @property
+    @cached_property
+    def channels_last_kernels(self) -> bool:
+        """Kernels have one to four input channels, by whose place they are told."""
+        named = (a.parts for a in self.layers if "weight" in a.parts)
+        return any(_channels_last(parts["weight"].shape) for parts in named)
+
+    @cached_property
+    def bare_layers(self) -> bool:
+        """The language model's layers are below nothing, not even `model.`."""
+        return any(a.prefix.startswith("layers.") for a in self.layers if not a.tower)
+
+    @cached_property
     def experts(self) -> bool:
-        return any(EXPERT.search(prefix) for prefix in self.parts)
+        return any(EXPERT.search(alike.prefix) for alike in self.layers)
 
-    @property
+    @cached_property
     def quantized_router(self) -> bool:
-        return any(c not in (PLAIN, UNKNOWN) and ROUTER.search(p) for p, c in self.classes.items())
+        return any(alike.quantized and ROUTER.search(alike.prefix) for alike in self.layers)
 
     def quantized(self, pattern: re.Pattern[str]) -> bool | None:
         """Whether the layer of this name is quantised; None when there is no such layer."""
-        found = [c for p, c in self.classes.items() if pattern.search(p) and not _tower(p)]
-        return any(c not in (PLAIN, UNKNOWN) for c in found) if found else None
+        named = [a for a in self.layers if a.name and not a.tower and pattern.search(a.prefix)]
+        return any(alike.quantized for alike in named) if named else None
 
-    @property
+    @cached_property
     def name_prefix(self) -> str:
         """What stands before `model.layers.` or `layers.` in the language model's names."""
-        matches = (LAYER.match(p) for p in self.parts if not _tower(p))
+        matches = (LAYER.match(a.prefix) for a in self.layers if not a.tower)
         return next((m[1] for m in matches if m), "")
 
-    @property
+    @cached_property
     def layer_count(self) -> int:
         """One more than the highest layer number of the language model."""
-        matches = (LAYER.match(p) for p in self.parts if not _tower(p))
-        return max((int(m[2][:9]) + 1 for m in matches if m), default=0)
+        counts = (_layer_count(alike) for alike in self.layers if not alike.tower)
+        return max(counts, default=0)
+
+
+def _channels_last(shape: Sequence[int]) -> bool:
+    if len(shape) == 3:
+        return shape[2] == 1 < shape[1]
+    return len(shape) > 3 and shape[-1] <= MAX_CHANNELS < shape[-2]
 
 
 LM_HEAD = re.compile(r"(^|\.)lm_head$")
+ZEROED = bytes.maketrans(b"123456789", b"000000000")
 
 
-def take(tensors: Mapping[str, Tensor], rules: Sequence[Rule] = RULES) -> Census:
-    parts = _layers(tensors)
-    classes = {prefix: c for prefix, layer in parts.items() if (c := _class(layer, rules))}
-    linear = (c for prefix, c in classes.items() if _is_linear(prefix, parts[prefix]))
-    return Census(parts=parts, classes=classes, counts=dict(Counter(linear).most_common()))
+def take(tensors: Mapping[str, Tensor]) -> Census:
+    layers = tuple(_layers(tensors))
+    parts = {prefix: alike.parts for alike in layers for prefix in alike.prefixes}
+    counts: Counter[str] = Counter()
+    for alike in layers:
+        if alike.name and alike.linear:
+            counts[alike.name] += len(alike.prefixes)
+    return Census(parts=parts, layers=layers, counts=dict(counts.most_common()))
 
 
-def _layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    layers: dict[str, dict[str, Tensor]] = {}
+def _layers(tensors: Mapping[str, Tensor]) -> Iterator[Alike]:
+    for prefixes, columns in _grouped(tuple(_columns(tensors))):
+        yield _alike(prefixes, {column.suffix: column.tensor for column in columns})
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One tensor of many layers, equal in all of them."""
+
+    prefixes: tuple[str, ...]
+    suffix: str
+    tensor: Tensor
+
+
+def _grouped(columns: Sequence[_Column]) -> Iterable[tuple[Sequence[str], Sequence[_Column]]]:
+    """Layers are alike when they are made of the same columns."""
+    groups: dict[tuple[str, ...], list[_Column]] = {}
+    for column in columns:
+        groups.setdefault(column.prefixes, []).append(column)
+    if len(set().union(*groups)) == sum(map(len, groups)):
+        return groups.items()
+    made_of: defaultdict[str, list[_Column]] = defaultdict(list)
+    for column in columns:
+        for prefix in column.prefixes:
+            made_of[prefix].append(column)
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for prefix, own in made_of.items():
+        alike.setdefault(tuple(map(id, own)), []).append(prefix)
+    return [(prefixes, made_of[prefixes[0]]) for prefixes in alike.values()]
+
+
+def _columns(tensors: Mapping[str, Tensor]) -> Iterator[_Column]:
+    """Tensors are told apart by identity, which is faster than by content: those of one file
+    that are equal are one object."""
+    named: dict[tuple[bytes, int], list[str]] = {}
     for name, tensor in tensors.items():
-        prefix, suffix = split(name)
-        layers.setdefault(prefix, {})[suffix] = tensor
-    return layers
+        named.setdefault((name.encode().translate(ZEROED), id(tensor)), []).append(name)
+    for names in named.values():
+        prefix, suffix = split(names[0])
+        cut = len(prefix)
+        if _split_alike(names, cut):
+            prefixes = tuple(map(itemgetter(slice(cut)), names))
+            yield _Column(prefixes, suffix, tensors[names[0]])
+        else:
+            yield from (_Column((p,), s, tensors[name]) for name in names for p, s in [split(name)])
+
+
+def _split_alike(names: Sequence[str], cut: int) -> bool:
+    """Some suffixes have numbers, so that one name may have one, and another none."""
+    tail = names[0][cut:]
+    if not tail:
+        return all(split(name)[0] == name for name in names)
+    return set(map(itemgetter(slice(cut, None)), names)) == {tail}
+
+
+def _alike(prefixes: Sequence[str], parts: Parts) -> Alike:
+    name, tower = _class(parts), TOWER.search(prefixes[0] + ".") is not None
+    linear = not tower and _is_linear(prefixes[0], parts)
+    return Alike(tuple(prefixes), parts, name, linear, tower)
+
+
+def _layer_count(alike: Alike) -> int:
+    """Their names are equally long, so the number stands at the same place in all of them."""
+    if (match := LAYER.match(alike.prefix)) is None:
+        return 0
+    begin, end = match.span(2)
+    numbers = map(itemgetter(slice(begin, min(end, begin + MAX_DIGITS))), alike.prefixes)
+    return 1 + int(max(numbers))
 
 
 def split(name: str) -> tuple[str, str]:
     """The layer's prefix and the suffix: `("model.layers.0.mlp.up_proj", "weight.absmax")`."""
-    for marker in (".weight.", ".lora_A.", ".lora_B."):
-        head, found, tail = name.partition(marker)
-        if found:
-            return head, f"weight.{tail}" if marker == ".weight." else marker.strip(".")
+    if ".weight." in name or ".lora_" in name:
+        for marker in (".weight.", ".lora_A.", ".lora_B."):
+            head, found, tail = name.partition(marker)
+            if found:
+                return head, f"weight.{tail}" if marker == ".weight." else marker.strip(".")
     head, _, last = name.rpartition(".")
     if last in SUFFIXES:
         return head, last
@@ -292,21 +403,23 @@ def split(name: str) -> tuple[str, str]:
     return name, "weight"
 
 
-def _class(parts: Parts, rules: Sequence[Rule]) -> str | None:
-    """None for what is no matrix: norms, biases, single vectors."""
+def _class(parts: Parts) -> str:
+    """Empty for what is no matrix: norms, biases, single vectors."""
     weight = parts.get("weight")
     if weight is not None and len(parts) == 1 and len(weight.shape) < 2:
-        return None
-    return next((rule.name for rule in rules if rule.matches(parts)), None)
+        return ""
+    rules = _rules_about(frozenset(parts))
+    return next((rule.name for rule in rules if rule.matches(parts)), "")
+
+
+@lru_cache(maxsize=256)
+def _rules_about(suffixes: frozenset[str]) -> tuple[Rule, ...]:
+    """Those that may match a layer of these tensors; most layers have the same ones."""
+    return tuple(rule for rule in RULES if rule.has.keys() <= suffixes)
 
 
 def _is_linear(prefix: str, parts: Parts) -> bool:
     weight = parts.get("weight")
     if weight is not None and len(weight.shape) < 2:
         return False
-    leaf = prefix.rpartition(".")[2]
-    return not NOT_LINEAR.search(leaf) and not _tower(prefix)
-
-
-def _tower(prefix: str) -> bool:
-    return TOWER.search(prefix + ".") is not None
+    return not NOT_LINEAR.search(prefix.rpartition(".")[2])

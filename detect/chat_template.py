@@ -9,7 +9,7 @@ in its code, and finding names in code needs a scanner for comments and string l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 MAX_CHARACTERS = 1 << 20
@@ -41,35 +41,34 @@ def examine(templates: Sequence[str]) -> ChatTemplate:
     texts = [template[:MAX_CHARACTERS] for template in templates if template.strip()]
     return ChatTemplate(
         present=bool(texts),
-        tools=any("tools" in text and "tools" in names_used(text) for text in texts),
+        tools=any("tools" in text and "tools" in _names(text) for text in texts),
         thinking=any(mark in text for text in texts for mark in THINKING_MARKS),
     )
 
 
 def names_used(template: str) -> frozenset[str]:
     """The names in the template's code; not attributes, not text, not comments."""
-    return frozenset(name for block in _blocks(template) for name in block)
+    return frozenset(_names(template))
 
 
-def _blocks(template: str) -> Iterator[set[str]]:
+def _names(template: str) -> Iterator[str]:
+    """One after the other, so that a search may end early: `tools` is asked for at the top."""
     position = 0
     while (opening := OPENING.search(template, position)) is not None:
-        if opening.group() == "{#":
-            end = template.find("#}", opening.end())
-            if end < 0:
-                return
+        position = opening.end()
+        if opening.group() != "{#":
+            position = yield from _code(template, position)
+        elif (end := template.find("#}", position)) >= 0:
             position = end + 2
-            continue
-        names, position = _code(template, opening.end())
-        yield names
+        else:
+            return
 
 
-def _code(template: str, position: int) -> tuple[set[str], int]:
-    """The names up to the end of the block, and where that is."""
-    names: set[str] = set()
+def _code(template: str, position: int) -> Generator[str, None, int]:
+    """The names up to the end of the block; returns where that is."""
     for token in TOKEN.finditer(template, position):
         if token.lastgroup == "end":
-            return names, token.end()
+            return token.end()
         if token.lastgroup == "name":
-            names.add(token.group())
-    return names, len(template)
+            yield token.group()
+    return len(template)

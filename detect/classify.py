@@ -107,6 +107,8 @@ def _details(facts: SafetensorsFacts, model: Understood) -> SafetensorsDetails:
         quantized_widths=model.widths.distinct,
         moe=model.moe,
         stacked_experts=taken.stacked_experts,
+        channels_last_kernels=taken.channels_last_kernels,
+        bare_layers=taken.bare_layers,
         quantized_router=taken.quantized_router,
         quantized_lm_head=lm_head,
         quantized_embeddings=taken.quantized(EMBEDDING),

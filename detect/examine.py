@@ -24,7 +24,7 @@ from detect.hf_config import Configs, Json, read_configs
 from detect.layouts import Place
 from detect.listing import Listing
 from detect.magic import Kind
-from detect.naming import Found
+from detect.naming import Found, Identity
 from detect.safetensors_folder import unreadable
 from detect.types import ModelInfo, Problem, Role, SafetensorsDetails, Skipped
 from detect.weight_set import WeightSet
@@ -176,9 +176,7 @@ class _Examination:
     # Both
 
     def _found(self, info: ModelInfo, stem: str = "") -> Found:
-        paths = [*info.files, *([self._main.folder / "config.json"] if not stem else [])]
-        identity = frozenset(self._entries[p].identity for p in paths if p in self._entries)
-        return Found(info=info, stem=stem, identity=identity)
+        return Found(info=info, stem=stem, identity=identity_of(self._place, info, stem))
 
     def _settled(self, one: Found) -> Found:
         entries = [self._entries[path] for path in one.info.files if path in self._entries]
@@ -187,6 +185,13 @@ class _Examination:
             return one
         others = tuple(p for p in one.info.problems if not p.code.startswith("incomplete."))
         return replace(one, info=replace(one.info, problems=(problem, *others)))
+
+
+def identity_of(place: Place, info: ModelInfo, stem: str) -> Identity:
+    """The devices and inodes of the model's files."""
+    files = {entry.path: entry for one in place.listings for entry in one.files.values()}
+    paths = [*info.files, *([place.main.folder / "config.json"] if not stem else [])]
+    return frozenset(files[path].identity for path in paths if path in files)
 
 
 def _companion_kind(info: ModelInfo) -> str:

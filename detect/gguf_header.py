@@ -35,6 +35,8 @@ MAX_ELEMENTS = 2**48
 MIN_ENTRY_BYTES = 13
 MIN_TENSOR_BYTES = 24
 DEFAULT_ALIGNMENT = 32
+FIRST_WINDOW_BYTES = 32 << 10
+"""Enough for a header without a vocabulary; with one, the window grows."""
 WINDOW_BYTES = 1 << 20
 
 NEWEST_VERSION = 3
@@ -149,6 +151,7 @@ class _Window:
         self._data = b""
         self._start = 0
         self._at = 0
+        self._ahead = FIRST_WINDOW_BYTES
 
     @property
     def position(self) -> int:
@@ -205,7 +208,8 @@ class _Window:
         if wanted > self.size - position:
             raise self.truncated()
         self._file.seek(position)
-        data = self._file.read(max(wanted, WINDOW_BYTES))
+        data = self._file.read(max(wanted, self._ahead))
+        self._ahead = min(2 * self._ahead, WINDOW_BYTES)
         while data and len(data) < wanted and (more := self._file.read(wanted - len(data))):
             data += more
         if len(data) < wanted:

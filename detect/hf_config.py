@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from detect import strict_json
@@ -31,7 +32,7 @@ FILE_NAME = re.compile(r"[^/\\\0]{1,255}")
 Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Configs:
     """Everything read; an absent or unreadable file is an empty mapping or None."""
 
@@ -47,38 +48,41 @@ class Configs:
     has_config: bool = False
     problems: tuple[Problem, ...] = ()
 
-    @property
+    @cached_property
     def text(self) -> Json:
         """The part that describes the language model, in multimodal configs a nested one."""
-        return next((c for k in TEXT_CONFIGS if (c := mapping(self.config.get(k)))), self.config)
+        for key in TEXT_CONFIGS:
+            if found := mapping(self.config.get(key)):
+                return found
+        return self.config
 
-    @property
+    @cached_property
     def architectures(self) -> tuple[str, ...]:
         value = self.config.get("architectures")
         names = value if isinstance(value, list) else ()
         return tuple(name for name in names if isinstance(name, str))
 
-    @property
+    @cached_property
     def model_type(self) -> str | None:
         return text(self.config.get("model_type"))
 
-    @property
+    @cached_property
     def quantization(self) -> Json:
         """MLX's own claim, which other tools do not write."""
         return mapping(self.value("quantization"))
 
-    @property
+    @cached_property
     def quantization_config(self) -> Json:
         return mapping(self.value("quantization_config")) or mapping(
             self.config.get("compression_config")
         )
 
-    @property
+    @cached_property
     def claim(self) -> Json:
         """What the configs say about quantisation, from wherever they say it."""
         return self.quantization_config or self.quantization or self.side
 
-    @property
+    @cached_property
     def quant_method(self) -> str | None:
         return text(self.claim.get("quant_method"))
 

@@ -6,7 +6,7 @@ A `Place` is a folder that may hold models, with the name that they get from whe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,20 +71,26 @@ def roots_of(folders: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys([*resolved, *repos]))
 
 
-def survey(root: Path, roots: Sequence[Path]) -> Iterator[Item]:
+ListFolder = Callable[[Path, Sequence[Path]], Listing]
+
+
+def survey(
+    root: Path, roots: Sequence[Path], list_folder: ListFolder = list_folder
+) -> Iterator[Item]:
     """Everything below a models folder, in the order of names."""
-    return _Survey(roots).walk(root, (), 0)
+    return _Survey(roots, list_folder).walk(root, (), 0)
 
 
 def survey_one(folder: Path, roots: Sequence[Path]) -> Iterator[Item]:
     """A folder that was named itself; its models are named after it."""
-    repo = folder.resolve().parent.parent
-    if folder.resolve().parent.name == "snapshots" and repo.name.startswith(HF_REPO):
+    resolved = folder.resolve()
+    repo = resolved.parent.parent
+    if resolved.parent.name == "snapshots" and repo.name.startswith(HF_REPO):
         name = repo_name(repo.name)
         return _Survey(roots).leaf(name, list_folder(folder, roots))
     if _is_repo(folder.name):
         return _Survey(roots).walk(folder, (folder.name,), 0)
-    return _Survey(roots).walk(folder, (folder.resolve().name,), 0)
+    return _Survey(roots).walk(folder, (resolved.name,), 0)
 
 
 def repo_name(folder: str) -> str:
@@ -95,12 +101,13 @@ def repo_name(folder: str) -> str:
 class _Survey:
     """One walk; remembers the folders it was in, so that no link leads in circles."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], list_folder: ListFolder = list_folder) -> None:
         self._roots = roots
+        self._list_folder = list_folder
         self._seen: set[tuple[int, int]] = set()
 
     def walk(self, folder: Path, parts: tuple[str, ...], depth: int) -> Iterator[Item]:
-        listing = list_folder(folder, self._roots)
+        listing = self._list(folder)
         if _is_repo(folder.name):
             yield from self._repo(listing)
         elif _is_ollama(listing):
@@ -115,7 +122,7 @@ class _Survey:
         yield from listing.skipped
         listings = [listing]
         for entry in _quant_folders(listing) if name else ():
-            inner = list_folder(entry.path, self._roots)
+            inner = self._list(entry.path)
             if any(n.endswith(".gguf") for n in inner.files) and self._enter(entry):
                 yield from inner.skipped
                 listings.append(inner)
@@ -130,6 +137,9 @@ class _Survey:
                 continue
             if self._enter(entry):
                 yield from self.walk(entry.path, (*parts, entry.name), depth + 1)
+
+    def _list(self, folder: Path) -> Listing:
+        return self._list_folder(folder, self._roots)
 
     def _enter(self, entry: Entry) -> bool:
         if entry.identity in self._seen:
@@ -150,18 +160,18 @@ class _Survey:
 
     def _snapshot(self, repo: Listing) -> Listing | None:
         """The one that `refs/main` means, else the newest, complete ones first."""
-        snapshots = list_folder(repo.folder / "snapshots", self._roots).folders
+        snapshots = self._list(repo.folder / "snapshots").folders
         if (main := snapshots.get(_main_revision(repo))) is not None:
-            return list_folder(main.path, self._roots)
-        newest = sorted(snapshots.values(), key=lambda entry: -entry.changed)
-        listings = [list_folder(entry.path, self._roots) for entry in newest[:20]]
+            return self._list(main.path)
+        newest = sorted(snapshots.values(), key=lambda entry: -entry.changed_ns)
+        listings = [self._list(entry.path) for entry in newest[:20]]
         complete = (one for one in listings if one.files and not one.dangling)
         return next(complete, next(iter(listings), None))
 
     # Ollama
 
     def _ollama(self, store: Listing) -> Iterator[Item]:
-        blobs = list_folder(store.folder / "blobs", self._roots)
+        blobs = self._list(store.folder / "blobs")
         for name, entry in self._manifests(store.folder / "manifests"):
             try:
                 manifest = strict_json.parse(read_bounded(entry.path, MAX_MANIFEST_BYTES))
@@ -174,10 +184,10 @@ class _Survey:
     def _manifests(self, folder: Path) -> Iterator[tuple[str, Entry]]:
         """Manifests lie at host/namespace/model/tag."""
         found = 0
-        for host in list_folder(folder, self._roots).folders.values():
-            for space in list_folder(host.path, self._roots).folders.values():
-                for model in list_folder(space.path, self._roots).folders.values():
-                    for tag in list_folder(model.path, self._roots).files.values():
+        for host in self._list(folder).folders.values():
+            for space in self._list(host.path).folders.values():
+                for model in self._list(space.path).folders.values():
+                    for tag in self._list(model.path).files.values():
                         found += 1
                         if found > MAX_MANIFESTS:
                             return

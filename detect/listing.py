@@ -25,7 +25,7 @@ class Entry:
     name: str
     path: Path
     size_bytes: int
-    changed: float
+    changed_ns: int
     identity: tuple[int, int]
 
 
@@ -101,7 +101,7 @@ def _examine(
         unicodedata.normalize("NFC", found.name),
         path,
         status.st_size,
-        status.st_mtime,
+        status.st_mtime_ns,
         (status.st_dev, status.st_ino),
     )
 

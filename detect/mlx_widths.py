@@ -8,11 +8,11 @@ does the config, which is a claim.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detect.census import Census, Parts
+from detect.census import Alike, Census, Parts
 from detect.hf_config import mapping, number
 
 Width = tuple[int, int]
@@ -60,12 +60,16 @@ def find(census: Census, claim: Mapping[str, Any], hidden_size: int | None) -> W
     """The width of every packed layer, and where the claim says otherwise."""
     hidden = _norm_size(census) or hidden_size
     layers = census.of_class(*CLASSES)
-    known = {p: w for p, parts in layers.items() if (w := _certain(census, p, parts, hidden))}
+    certain = {p: w for alike in layers for p, w in _certain(census, alike, hidden)}
+    # In the order of the file, which decides between widths that are equally frequent.
+    known = {prefix: certain[prefix] for prefix in census.parts if prefix in certain}
     usual = [width for width, _ in Counter(known.values()).most_common()]
     widths = dict(known)
-    for prefix, parts in layers.items():
-        if prefix not in known and (possible := candidates(parts)):
-            widths[prefix] = _likely(possible, _claimed(claim, prefix), usual)
+    for alike in layers:
+        unknown = [prefix for prefix in alike.prefixes if prefix not in known]
+        if unknown and (possible := candidates(alike.parts)):
+            for prefix in unknown:
+                widths[prefix] = _likely(possible, _claimed(claim, prefix), usual)
     return Widths(widths, tuple(_contradictions(known, claim)))
 
 
@@ -78,24 +82,27 @@ def candidates(parts: Parts) -> list[Width]:
     return [(bits, group) for bits, group in AFFINE_WIDTHS if bits * group == product]
 
 
-def _certain(census: Census, prefix: str, parts: Parts, hidden: int | None) -> Width | None:
+def _certain(census: Census, alike: Alike, hidden: int | None) -> Iterator[tuple[str, Width]]:
     """By the scheme, when only one width fits, or by the layer's input width."""
-    if (fixed := FIXED_WIDTHS.get(census.classes[prefix])) is not None:
-        return fixed
-    possible = candidates(parts)
+    if (fixed := FIXED_WIDTHS.get(alike.name)) is not None:
+        yield from ((prefix, fixed) for prefix in alike.prefixes)
+        return
+    possible = candidates(alike.parts)
     if len(possible) == 1:
-        return possible[0]
-    width = _input_width(census, prefix, hidden)
-    columns = parts["scales"].shape[-1] if parts["scales"].shape else 0
-    return next((w for w in possible if w[1] * columns == width), None)
+        yield from ((prefix, possible[0]) for prefix in alike.prefixes)
+        return
+    scales = alike.parts["scales"].shape
+    by_input = {w[1] * (scales[-1] if scales else 0): w for w in possible}
+    leaf = alike.prefix.rpartition(".")[2]
+    for prefix in alike.prefixes if leaf in READS_HIDDEN or leaf == "down_proj" else ():
+        width = hidden if leaf in READS_HIDDEN else _inner_width(census, prefix)
+        if width in by_input:
+            yield prefix, by_input[width]
 
 
-def _input_width(census: Census, prefix: str, hidden: int | None) -> int | None:
-    parent, _, leaf = prefix.rpartition(".")
-    if leaf in READS_HIDDEN:
-        return hidden
-    if leaf != "down_proj":
-        return None
+def _inner_width(census: Census, down_proj: str) -> int | None:
+    """What goes into the last layer of a feed-forward block: what comes out of the first."""
+    parent = down_proj.rpartition(".")[0]
     sibling = census.parts.get(f"{parent}.gate_proj") or census.parts.get(f"{parent}.up_proj")
     weight = sibling.get("weight") if sibling else None
     return weight.shape[-2] if weight is not None and len(weight.shape) >= 2 else None

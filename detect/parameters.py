@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from detect.census import EXPERT, Census, Parts
+from detect.census import EXPERT, Alike, Census, Parts
 from detect.hf_config import Configs
-from detect.mlx_widths import CLASSES, Widths
+from detect.mlx_widths import CLASSES, Width, Widths
 
 WEIGHT_SUFFIXES = ("weight", "bias")
 
@@ -45,14 +46,14 @@ class Count:
 
 def count(census: Census, configs: Configs, widths: Widths, bits: float | None) -> Count:
     """All parameters, and for mixtures of experts those used per token."""
-    if UNTOLD & set(census.classes.values()):
+    if any(alike.name in UNTOLD for alike in census.layers):
         stated = configs.stated_parameters
         return Count(stated, None, "stated in the index" if stated else "")
     total = experts = 0
-    for prefix, parts in census.parts.items():
-        weights = _weights(census.classes.get(prefix, ""), prefix, parts, widths, bits)
+    for alike in census.layers:
+        weights = sum(n * _weights(alike, w, bits) for w, n in _by_width(alike, widths))
         total += weights
-        if EXPERT.search(prefix):
+        if EXPERT.search(alike.prefix):
             experts += weights
     return Count(total, _active(total, experts, configs), "counted from the tensors' shapes")
 
@@ -74,10 +75,18 @@ def _active(total: int, experts: int, configs: Configs) -> int | None:
     return total - round(experts * (1 - share)) if experts and share and share <= 1 else None
 
 
-def _weights(name: str, prefix: str, parts: Parts, widths: Widths, bits: float | None) -> int:
+def _by_width(alike: Alike, widths: Widths) -> Iterable[tuple[Width | None, int]]:
+    """How many of these layers have which width; equal shapes may stand for several."""
+    if alike.name not in CLASSES:
+        return [(None, len(alike.prefixes))]
+    return Counter(map(widths.by_layer.get, alike.prefixes)).items()
+
+
+def _weights(alike: Alike, width: Width | None, bits: float | None) -> int:
+    """Of one layer."""
+    name, parts = alike.name, alike.parts
     bias = parts["bias"].elements if "bias" in parts else 0
     if name in CLASSES:
-        width = widths.by_layer.get(prefix)
         return bias + (parts["weight"].elements * 32 // width[0] if width else 0)
     if name in PACKED_IN:
         return bias + (round(parts[PACKED_IN[name]].elements * 32 / bits) if bits else 0)

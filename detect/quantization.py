@@ -143,9 +143,10 @@ def find(census: Census, configs: Configs, widths: Widths) -> Quantization | Non
         return _mlx(census, name, width, widths)
     if (scheme := SCHEMES.get(name)) is None:
         return None
-    measured = Counter(
-        scheme.measure(parts, configs) for parts in census.of_class(name).values()
-    ).most_common()
+    counts: Counter[Measured] = Counter()
+    for alike in census.of_class(name):
+        counts[scheme.measure(alike.parts, configs)] += len(alike.prefixes)
+    measured = counts.most_common()
     (bits, group), _ = measured[0]
     found = Quantization(
         method=scheme.method,

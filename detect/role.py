@@ -80,7 +80,7 @@ RULES: tuple[Rule, ...] = (
         "its tensors are those of a diffusion model",
         lambda s: any(
             p.startswith(("model.diffusion_model.", "double_blocks.", "transformer_blocks."))
-            for p in s.census.parts
+            for p in (alike.prefix for alike in s.census.layers)
         ),
     ),
     Rule(

@@ -11,12 +11,14 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from detect import strict_json
 from detect.errors import HeaderError
-from detect.magic import MAX_SAFETENSORS_HEADER_BYTES, refuse_impostor
+from detect.magic import MAX_SAFETENSORS_HEADER_BYTES, SNIFFED_BYTES, refuse_impostor
 from detect.regular_file import open_regular
 
 MAX_HEADER_BYTES = 32 << 20
@@ -63,7 +65,7 @@ def read_header(path: Path) -> SafetensorsHeader:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        start = file.read(min(size, 1 << 16))
+        start = file.read(min(size, SNIFFED_BYTES))
         length = _length(path, start, size)
         raw = bytearray(start[8 : 8 + length])
         while len(raw) < length:
@@ -102,13 +104,54 @@ def _parse(path: Path, raw: bytes, available: int) -> SafetensorsHeader:
     metadata = value.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _corrupt(path, "its __metadata__ is not text by name")
-    spans: list[tuple[int, int, str]] = []
-    tensors = {name: _tensor(path, name, entry, spans) for name, entry in value.items()}
+    spans: list[Span] = []
+    tensors = _tensors(path, value, spans)
     _check_cover(path, spans, available)
     return SafetensorsHeader(tensors, metadata, available)
 
 
-def _tensor(path: Path, name: str, entry: Any, spans: list[tuple[int, int, str]]) -> Tensor:
+Span = tuple[int, int, str]
+"""Begin and end in the data, and whose they are."""
+
+
+FIELDS = itemgetter("dtype", "shape", "data_offsets")
+
+
+def _tensors(path: Path, entries: Mapping[str, Any], spans: list[Span]) -> dict[str, Tensor]:
+    """Every tensor, checked. Those of one dtype and shape, which are most, are one object."""
+    tensors: dict[str, Tensor] = {}
+    alike: dict[tuple[Any, ...], Tensor] = {}
+    for name, (dtype, shape, (begin, end)) in zip(entries, _rows(path, entries), strict=True):
+        tensor = alike.get((dtype, *shape))
+        if tensor is None or begin < 0 or end - begin != tensor.nbytes:
+            tensor = alike[dtype, *shape] = _tensor(path, name, entries[name])
+        spans.append((begin, end, name))
+        tensors[name] = tensor
+    return tensors
+
+
+def _rows(path: Path, entries: Mapping[str, Any]) -> list[tuple[Any, Any, Any]]:
+    """The fields of all entries: texts for dtypes, integers in shapes and offsets.
+
+    Only then are equal shapes the same: `True` equals 1, and 2.0 equals 2.
+    """
+    try:
+        rows = list(map(FIELDS, entries.values()))
+        dtypes, shapes, offsets = zip(*rows, strict=True) if rows else ((), (), ())
+        numbers = {
+            *map(type, chain.from_iterable(shapes)),
+            *map(type, chain.from_iterable(offsets)),
+        }
+        if {*map(type, dtypes)} <= {str} and numbers <= {int} and {*map(len, offsets)} <= {2}:
+            return rows
+    except (TypeError, KeyError):
+        pass
+    for name, entry in entries.items():
+        _tensor(path, name, entry)  # One of them raises, and says what is wrong with it.
+    raise _corrupt(path, "its entries are of unexpected types")
+
+
+def _tensor(path: Path, name: str, entry: Any) -> Tensor:
     try:
         dtype, shape = entry["dtype"], tuple(entry["shape"])
         begin, end = entry["data_offsets"]
@@ -124,11 +167,10 @@ def _tensor(path: Path, name: str, entry: Any, spans: list[tuple[int, int, str]]
         raise _corrupt(path, f"{name[:100]!r} has the unknown dtype {str(dtype)[:20]!r}")
     if math.prod(shape) * bits != (end - begin) * 8:
         raise _corrupt(path, f"{name[:100]!r} has a shape that does not fit its bytes")
-    spans.append((begin, end, name))
     return Tensor(dtype, shape, end - begin)
 
 
-def _check_cover(path: Path, spans: list[tuple[int, int, str]], available: int) -> None:
+def _check_cover(path: Path, spans: list[Span], available: int) -> None:
     """Tensors follow each other without gap or overlap, up to the file's last byte."""
     spans.sort()
     position = 0

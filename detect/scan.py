@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from detect import foreign, layouts, naming
+from detect.cache import Cache, NamedModel, Outcome
 from detect.errors import NotAModelError
-from detect.examine import examine
-from detect.layouts import Place, TensorLayers
+from detect.examine import examine, identity_of
+from detect.layouts import Item, ListFolder, Place, TensorLayers
 from detect.listing import list_folder
 from detect.naming import Found
 from detect.types import ModelInfo, Problem, Role, ScanReport, Skipped, WeightFormat
@@ -24,22 +25,36 @@ logger = logging.getLogger(__name__)
 MAX_NAMED = 5
 
 
-def scan(folders: Sequence[Path], progress: Progress | None = None) -> ScanReport:
-    """All models below these folders. `progress` hears how many places were looked at."""
+def scan(
+    folders: Sequence[Path], progress: Progress | None = None, cache: Cache | None = None
+) -> ScanReport:
+    """All models below these folders. `progress` hears how many places were looked at.
+
+    With a `cache`, only places that have changed since are looked at.
+    """
     began = time.monotonic()
-    findings = _Findings()
-    roots = layouts.roots_of(folders)
-    places = 0
-    for folder in folders:
-        for item in _survey(folder, roots):
-            findings.add_guarded(item, folder.resolve().name)
-            places += 1
-            if progress is not None:
-                progress(places)
+    lists = cache.lister if cache else list_folder
+    items = tuple(_survey(folders, lists))
+    report = cache.last_report(items) if cache else None
+    if report is None:
+        report = _report(items, progress, cache)
+    if cache is not None:
+        cache.keep_report(items, report)
+        cache.save()
+    return replace(report, seconds=time.monotonic() - began)
+
+
+def _report(
+    items: Sequence[tuple[Item, str]], progress: Progress | None, cache: Cache | None
+) -> ScanReport:
+    findings = _Findings(cache)
+    for number, (item, root) in enumerate(items, 1):
+        findings.add_guarded(item, root)
+        if progress is not None:
+            progress(number)
     return ScanReport(
         models=naming.across_places(findings.found),
         skipped=tuple(dict.fromkeys(findings.skipped)),
-        seconds=time.monotonic() - began,
     )
 
 
@@ -60,21 +75,32 @@ def inspect_path(path: Path) -> ModelInfo:
 class _Findings:
     """What has been found so far, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Cache | None = None) -> None:
         self.found: list[Found] = []
         self.skipped: list[Skipped] = []
+        self._cache = cache
 
-    def add(self, item: layouts.Item, root: str) -> None:
+    def add(self, item: Item, root: str) -> None:
         if isinstance(item, Skipped):
             self.skipped.append(item)
         elif isinstance(item, TensorLayers):
             self.found.append(Found(info=_tensor_layers(item), root=root))
         else:
-            found, skipped = examine(item)
-            self.found += [replace(one, root=root) for one in _named(item, found)]
-            self.skipped += skipped
+            outcome = self._outcome(item)
+            self.found += [_found(item, one, root) for one in outcome.found]
+            self.skipped += outcome.skipped
 
-    def add_guarded(self, item: layouts.Item, root: str) -> None:
+    def _outcome(self, place: Place) -> Outcome:
+        if self._cache is not None and (kept := self._cache.get(place)) is not None:
+            return kept
+        found, skipped = examine(place)
+        named = (NamedModel(one.info, one.stem) for one in _named(place, found))
+        outcome = Outcome(tuple(named), tuple(skipped))
+        if self._cache is not None:
+            self._cache.keep(place, outcome)
+        return outcome
+
+    def add_guarded(self, item: Item, root: str) -> None:
         """As `add`, for a scan, which one folder must not end even by an error of ours."""
         try:
             self.add(item, root)
@@ -85,11 +111,20 @@ class _Findings:
             self.skipped.append(Skipped(item.main.folder, "unreadable", what))
 
 
-def _survey(folder: Path, roots: Sequence[Path]) -> Iterator[layouts.Item]:
-    if not folder.is_dir():
-        yield Skipped(folder, "unreadable", "There is no such folder.")
-        return
-    yield from layouts.survey(folder, roots)
+def _survey(folders: Sequence[Path], lists: ListFolder) -> Iterator[tuple[Item, str]]:
+    """Every place with the name of the models folder that it is in."""
+    roots = layouts.roots_of(folders)
+    for folder in folders:
+        root = folder.resolve().name
+        if folder.is_dir():
+            yield from ((item, root) for item in layouts.survey(folder, roots, lists))
+        else:
+            yield Skipped(folder, "unreadable", "There is no such folder."), root
+
+
+def _found(place: Place, one: NamedModel, root: str) -> Found:
+    identity = identity_of(place, one.info, one.stem)
+    return Found(info=one.info, stem=one.stem, identity=identity, root=root)
 
 
 def _named(place: Place, found: Sequence[Found]) -> list[Found]:
@@ -143,8 +178,8 @@ def _several(folder: Path, models: Sequence[ModelInfo]) -> str:
 
 
 def _nothing(folder: Path) -> str:
-    listing = list_folder(folder, layouts.roots_of([folder]))
-    names = [*listing.files, *(f"{name}/" for name in listing.folders)]
+    content = list_folder(folder, layouts.roots_of([folder]))
+    names = [*content.files, *(f"{name}/" for name in content.folders)]
     if not names:
         return f"{folder} is empty."
     more = ", …" if len(names) > MAX_NAMED else ""
@@ -155,8 +190,8 @@ def _nothing(folder: Path) -> str:
 def _inspect_file(path: Path) -> ModelInfo:
     """The model that the file belongs to, named after the folder, or after the file itself."""
     roots = layouts.roots_of([path.parent, path.resolve().parent])
-    listing = list_folder(path.parent, roots)
-    found, skipped = examine(Place(name="", listings=(listing,)))
+    content = list_folder(path.parent, roots)
+    found, skipped = examine(Place(name="", listings=(content,)))
     for one in found:
         if any(file.samefile(path) for file in (*one.info.files, one.info.path) if file.exists()):
             return naming.across_places(naming.in_place("", [one]))[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 MAX_DEPTH = 64
@@ -16,18 +17,43 @@ def parse(raw: bytes, *, unique_keys: bool = False) -> Any:
         ValueError: not JSON, not UTF-8, a lone surrogate, too deep, or a key twice.
     """
     text = raw.decode("utf-8-sig")
-    try:
-        value = json.loads(text, object_pairs_hook=_unique if unique_keys else None)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    value = _load(text)
+    if not (unique_keys and _is_plain_table(value, text)):
+        if unique_keys:
+            value = _load(text, _unique)
+        _check_depth(value)
     # Only an escape can smuggle in a lone surrogate, which no answer of ours could encode.
-    if "\\ud" in text or "\\uD" in text:
+    if "\\" in text and ("\\ud" in text or "\\uD" in text):
         _dump(value).encode()
-    _check_depth(value)
     return value
 
 
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+Pairs = Sequence[tuple[str, Any]]
+
+
+def _load(text: str, hook: Callable[[Pairs], dict[str, Any]] | None = None) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=hook)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _is_plain_table(value: Any, text: str) -> bool:
+    """Whether it is rows by name, of scalars and flat lists, and has no key twice.
+
+    Counting characters shows that, in a fifth of the time that a look at every value takes: in the
+    text each key has a colon, and each list a bracket, of its own.
+    """
+    if type(value) is not dict:
+        return False
+    rows = [row for row in value.values() if type(row) is dict]
+    if len(rows) != len(value) or text.count(":") != len(value) + sum(map(len, rows)):
+        return False
+    kinds = list(map(type, chain.from_iterable(map(dict.values, rows))))
+    return text.count("[") == kinds.count(list)
+
+
+def _unique(pairs: Pairs) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a key occurs twice")

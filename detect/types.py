@@ -142,6 +142,10 @@ class SafetensorsDetails:
     moe: bool = False
     stacked_experts: bool = False
     """Experts stored as `switch_mlp`/`switch_glu`: MLX's layout, which mistral.rs cannot use."""
+    channels_last_kernels: bool = False
+    """Convolutions with their channels last: MLX's layout too."""
+    bare_layers: bool = False
+    """Names begin with `layers.` instead of `model.layers.`, as in files of embedders."""
     quantized_router: bool = False
     quantized_lm_head: bool | None = None
     """None when there is no `lm_head` tensor (tied embeddings)."""

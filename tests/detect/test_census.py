@@ -101,3 +101,28 @@ def test_routers_and_experts_are_known_by_name(name: str, router: bool, expert: 
     taken = census.take(tensors(raw.mlx()(name, 64, 128)))
     assert taken.quantized_router is router
     assert taken.experts is expert
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("model.layers.0.conv.conv.weight", (128, 3, 1), True),
+        ("model.layers.0.conv.conv.weight", (128, 1, 3), False),
+        ("model.layers.0.linear_attn.conv1d.weight", (256, 4, 1), True),
+        ("vision_tower.embeddings.patch_embedding.weight", (32, 14, 14, 3), True),
+        ("vision_tower.embeddings.patch_embedding.weight", (32, 3, 14, 14), False),
+        ("visual.patch_embed.proj.weight", (32, 2, 14, 14, 3), True),
+        ("visual.patch_embed.proj.weight", (32, 3, 2, 14, 14), False),
+        ("model.layers.0.mlp.switch_mlp.up_proj.weight", (4, 256, 128), False),
+    ],
+)
+def test_kernels_show_whose_order_of_dimensions_they_have(
+    name: str, shape: tuple[int, ...], expected: bool
+) -> None:
+    assert census.take({name: Tensor("BF16", shape, 0)}).channels_last_kernels is expected
+
+
+def test_layers_below_nothing_are_bare() -> None:
+    plain = Tensor("BF16", (8, 8), 0)
+    assert census.take({"layers.0.mlp.up_proj.weight": plain}).bare_layers
+    assert not census.take({"model.layers.0.mlp.up_proj.weight": plain}).bare_layers
