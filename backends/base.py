@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -170,6 +170,9 @@ class Backend(Protocol):
     name: str
 
     def installation(self) -> Installation: ...
+
+    def prepare(self, infos: Sequence[ModelInfo]) -> None:
+        """Verdicts on all of these are wanted next: find out at once what they take."""
 
     def verdict(self, info: ModelInfo) -> Verdict: ...
 

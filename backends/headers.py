@@ -44,3 +44,15 @@ def in_ollamas_layout(info: ModelInfo) -> bool:
 
 def has_no_gguf_tokenizer(info: ModelInfo) -> bool:
     return gguf_details(info).tokenizer_model is None
+
+
+def pre_tokenizer(info: ModelInfo) -> str | None:
+    """The rule by which text is split, where the vocabulary is one of pairs of bytes."""
+    details = gguf_details(info)
+    return details.tokenizer_pre if details.tokenizer_model == "gpt2" else None
+
+
+def has_no_pre_tokenizer(info: ModelInfo) -> bool:
+    """It splits text into pairs of bytes, and does not say by which rule."""
+    details = gguf_details(info)
+    return details.tokenizer_model == "gpt2" and details.tokenizer_pre is None

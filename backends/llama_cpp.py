@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Footprint, Installation, InstanceOptions, Support, Verdict
-from backends.headers import context_length, gguf_details, has_no_gguf_tokenizer, in_ollamas_layout
+from backends.headers import (
+    context_length,
+    gguf_details,
+    has_no_gguf_tokenizer,
+    has_no_pre_tokenizer,
+    in_ollamas_layout,
+    pre_tokenizer,
+)
 from backends.installed import Binary, Wheel, find_binary, installation
 from backends.probe import ArchitectureProbe, ask_worker, build_of, run
 from backends.proxy import Endpoint, UnixEndpoint
 from backends.served import ServedByChild, Service
-from backends.stub import gguf_stub
+from backends.stub import PRE_TOKENIZER, gguf_question, said_of
 from backends.verdicts import Reason, Rule, if_installed, judge
 from detect.types import ModelInfo, Role, WeightFormat
 
@@ -45,6 +52,9 @@ ROLE_FLAGS: dict[Role, tuple[str, ...]] = {
 SERVED_ROLES = frozenset(
     (Role.GENERATIVE, Role.VISION, Role.EMBEDDING, Role.RERANKER, Role.UNKNOWN)
 )
+NO_WEIGHTS = frozenset(("Q8_1", "Q8_K"))
+"""Types of what it computes in between; as weights it has no arithmetic for them."""
+
 CAPABILITIES = ("GGUF models", "images with an mmproj file")
 WHEEL = Wheel(distribution="xllamacpp", module="xllamacpp")
 INSTALL = (
@@ -53,7 +63,6 @@ INSTALL = (
 )
 
 
-UNKNOWN_ARCHITECTURE = "unknown model architecture"
 PROBE_SECONDS = 20.0
 
 
@@ -68,6 +77,12 @@ class LlamaCppBackend:
 
     def installation(self) -> Installation:
         return self._installation
+
+    def prepare(self, infos: Sequence[ModelInfo]) -> None:
+        """The rules themselves ask, and one process answers for all of them."""
+        with self._probe.together():
+            for info in infos:
+                self.verdict(info)
 
     def verdict(self, info: ModelInfo) -> Verdict:
         return if_installed(self._installation, judge(self.name, info, self._rules))
@@ -147,17 +162,33 @@ class LlamaCppBackend:
                 remedy="A newer llama.cpp may.",
             ),
             Rule(
+                when=lambda info: bool(_without_arithmetic(info)),
+                code=Reason.UNSUPPORTED_QUANT,
+                reason=lambda info: (
+                    f"computes nothing with tensors of type {', '.join(_without_arithmetic(info))}"
+                ),
+                remedy="Download a K-quant of the model, e.g. Q4_K_M.",
+            ),
+            Rule(
                 when=has_no_gguf_tokenizer,
                 code=Reason.MISSING_TOKENIZER,
                 reason="the file has no tokenizer",
                 remedy="Convert the model anew, or download another GGUF of it.",
             ),
             Rule(
-                when=_pre_tokenizer_is_missing,
+                when=has_no_pre_tokenizer,
                 code=Reason.MISSING_TOKENIZER,
                 reason="the file does not name its pre-tokenizer, so text may be split wrongly",
                 remedy="Convert it anew with a current llama.cpp.",
                 support=Support.LIMITED,
+            ),
+            Rule(
+                when=lambda info: not self._knows_pre_tokenizer(info),
+                code=Reason.MISSING_TOKENIZER,
+                reason=lambda info: (
+                    f"llama.cpp {version} does not know the pre-tokenizer {pre_tokenizer(info)!r}"
+                ),
+                remedy="A newer llama.cpp may.",
             ),
         )
 
@@ -169,6 +200,12 @@ class LlamaCppBackend:
         if architecture is None or not self._installation.usable:
             return architecture is not None
         return self._probe.knows(architecture) is not False
+
+    def _knows_pre_tokenizer(self, info: ModelInfo) -> bool:
+        name = pre_tokenizer(info)
+        if name is None or not self._installation.usable:
+            return True
+        return self._probe.knows(f"{PRE_TOKENIZER}{name}") is not False
 
     @cached_property
     def _probe(self) -> ArchitectureProbe:
@@ -186,12 +223,11 @@ class LlamaCppBackend:
         with tempfile.TemporaryDirectory(prefix="router-probe-") as folder:
             stub = Path(folder, "stub.gguf")
             for name in names:
-                stub.write_bytes(gguf_stub(name))
+                stub.write_bytes(gguf_question(name))
                 socket = Path(folder, "s.sock")
                 argv = [str(self._binary.path), "--model", str(stub), "--host", str(socket)]
                 if (finished := run(argv, timeout_seconds=PROBE_SECONDS)) is not None:
-                    words = finished.stdout + finished.stderr
-                    answers[name] = "" if UNKNOWN_ARCHITECTURE in words else "text"
+                    answers |= said_of(name, finished.stdout + finished.stderr)
         return answers
 
     # Command lines
@@ -240,7 +276,7 @@ def _worker_command(
         *(sys.executable, "-m", "backends.workers.llama_cpp"),
         *("--model", str(info.files[0])),
         *("--socket", str(socket)),
-        *("--alias", model_id),
+        f"--alias={model_id}",
         *("--context", str(slots_context(info, options))),
         *("--parallel", str(options.parallel)),
         *("--cache-ram", str(PROMPT_CACHE_MIB)),
@@ -256,9 +292,8 @@ def slots_context(info: ModelInfo, options: InstanceOptions) -> int:
     return context_length(info, options) or DEFAULT_CONTEXT
 
 
-def _pre_tokenizer_is_missing(info: ModelInfo) -> bool:
-    details = gguf_details(info)
-    return details.tokenizer_model == "gpt2" and details.tokenizer_pre is None
+def _without_arithmetic(info: ModelInfo) -> list[str]:
+    return sorted(NO_WEIGHTS.intersection(gguf_details(info).tensor_type_bytes))
 
 
 def _get_a_gguf(info: ModelInfo) -> str:

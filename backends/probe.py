@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from backends.child import GUARD, engine_environment
+from detect.whole_file import write_whole
 
 GUARD_GRACE_SECONDS = 1.0
 WORKER_SECONDS = 60.0
@@ -40,7 +41,8 @@ class ArchitectureProbe:
         self._build = build
         self._file = file
         self._asked: set[str] = set()
-        self._lock = threading.Lock()
+        self._noted: dict[str, None] | None = None
+        self._lock = threading.RLock()
 
     def answer(self, name: str) -> str | None:
         """How the engine knows `name`; empty if it does not, None if it did not say."""
@@ -55,11 +57,26 @@ class ArchitectureProbe:
         wanted = list(dict.fromkeys(names))
         with self._lock:
             new = [n for n in wanted if n not in self._known and n not in self._asked]
-            if new:
+            if self._noted is not None:
+                self._noted.update(dict.fromkeys(new))
+            elif new:
                 self._asked.update(new)
                 self._known.update(self._ask(new))
                 self._write()
             return {name: self._known[name] for name in wanted if name in self._known}
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is new in here is not answered yet, and asked all at once when it ends: a process
+        takes longer to start than to answer."""
+        with self._lock:
+            noted: dict[str, None] = {}
+            self._noted = noted
+            try:
+                yield
+            finally:
+                self._noted = None
+            self.answers(noted)
 
     @cached_property
     def _known(self) -> dict[str, str]:
@@ -72,17 +89,8 @@ class ArchitectureProbe:
 
     def _write(self) -> None:
         kept = json.dumps({"build": self._build, "answers": self._known})
-        folder, prefix = self._file.parent, f".{self._file.name}-"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=folder, prefix=prefix, delete=False) as new:
-                unfinished = Path(new.name)
-                try:
-                    new.write(kept)
-                    new.flush()
-                    os.replace(unfinished, self._file)
-                finally:
-                    unfinished.unlink(missing_ok=True)
+            write_whole(self._file, kept.encode())
         except OSError:
             pass
 

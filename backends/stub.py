@@ -1,8 +1,13 @@
-"""Empty model files that make an engine say whether it knows an architecture."""
+"""Empty model files that make an engine say whether it knows what they name."""
 
 from __future__ import annotations
 
 import struct
+
+from backends.pre_tokenizer_stub import pre_tokenizer_stub
+
+PRE_TOKENIZER = "pre:"
+"""Before the name of a pre-tokenizer, where else the name of an architecture is asked about."""
 
 STRING = 8
 """The type of a text in GGUF's metadata."""
@@ -16,13 +21,25 @@ def gguf_stub(architecture: str) -> bytes:
     return header + bytes(-len(header) % 32)
 
 
+def gguf_question(name: str) -> bytes:
+    """The file that asks about an architecture, or about a pre-tokenizer."""
+    if name.startswith(PRE_TOKENIZER):
+        return pre_tokenizer_stub(name.removeprefix(PRE_TOKENIZER))
+    return gguf_stub(name)
+
+
 def safetensors_stub() -> bytes:
     """A safetensors file without tensors."""
     header = b"{}      "
     return struct.pack("<Q", len(header)) + header
 
 
-LLAMA_CPP_SAYS = {"unknown model architecture": "", "key not found in model": "text"}
+LLAMA_CPP_SAYS = {
+    "unknown model architecture": "",
+    "unknown pre-tokenizer type": "",
+    "key not found in model": "text",
+    "output_norm.weight": "text",
+}
 
 
 def said_of(name: str, words: str) -> dict[str, str]:

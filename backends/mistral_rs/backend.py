@@ -58,6 +58,12 @@ class MistralRsBackend:
     def installation(self) -> Installation:
         return self._installation
 
+    def prepare(self, infos: Sequence[ModelInfo]) -> None:
+        """The rules themselves ask, and one process answers for all of them."""
+        with self._probe.together():
+            for info in infos:
+                self.verdict(info)
+
     def verdict(self, info: ModelInfo) -> Verdict:
         return if_installed(self._installation, judge(self.name, info, self._rules))
 

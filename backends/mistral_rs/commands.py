@@ -74,7 +74,7 @@ def worker_command(
     flags = [
         *(sys.executable, "-m", "backends.workers.mistral_rs"),
         *("--socket", str(socket)),
-        *("--alias", model_id),
+        f"--alias={model_id}",  # it may begin with a dash
         *("--parallel", str(options.parallel)),
     ]
     if context_length is not None:

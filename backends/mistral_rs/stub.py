@@ -1,6 +1,7 @@
 """Empty models that make mistral.rs say whether it knows an architecture.
 
-Names are `hf:<class in config.json>` and `gguf:<general.architecture>`.
+Names are `hf:<class in config.json>` and `gguf:<general.architecture>`; `pre:<name>` asks about a
+pre-tokenizer.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from backends.stub import gguf_stub, safetensors_stub
+from backends.stub import PRE_TOKENIZER, gguf_question, safetensors_stub
 
 NEEDS_PROJECTOR = "needs-projector"
 """The answer for a GGUF architecture that is loaded together with a projector only."""
@@ -16,6 +17,7 @@ NEEDS_PROJECTOR = "needs-projector"
 REFUSALS = (
     ("Unsupported Hugging Face Transformers", ""),
     ("Unknown normal-model GGUF architecture", ""),
+    ("is not supported for standalone conversion", ""),
     ("supported only as a multimodal model", NEEDS_PROJECTOR),
 )
 
@@ -50,8 +52,12 @@ def _gguf_stub(architecture: str, folder: Path) -> Path:
     own = folder / "gguf"
     own.mkdir(exist_ok=True)
     file = own / "stub.gguf"
-    file.write_bytes(gguf_stub(architecture))
+    file.write_bytes(gguf_question(architecture))
     return file
 
 
-STUBS = {"hf": _hf_stub, "gguf": _gguf_stub}
+def _pre_tokenizer_stub(name: str, folder: Path) -> Path:
+    return _gguf_stub(f"{PRE_TOKENIZER}{name}", folder)
+
+
+STUBS = {"hf": _hf_stub, "gguf": _gguf_stub, "pre": _pre_tokenizer_stub}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,13 @@ from backends.base import Support
 from backends.headers import (
     gguf_details,
     has_no_gguf_tokenizer,
+    has_no_pre_tokenizer,
     in_ollamas_layout,
+    pre_tokenizer,
     safetensors_details,
 )
 from backends.mistral_rs.stub import NEEDS_PROJECTOR
+from backends.stub import PRE_TOKENIZER
 from backends.verdicts import Reason, Rule, only
 from detect.types import ModelInfo, Quantization, Role, WeightFormat
 
@@ -25,17 +29,44 @@ FORMATS = frozenset(
 ROLES = frozenset((Role.GENERATIVE, Role.VISION, Role.UNKNOWN))
 
 GGUF_TYPES = frozenset(
-    ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1",
+    ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
      "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K")
 )  # fmt: skip
+"""It also names Q8_1, with blocks of another size than in files."""
+
 GPT_OSS = "gpt-oss"
 
 MLX_BITS = frozenset((2, 3, 4, 6, 8))
 MLX_GROUPS = frozenset((32, 64, 128))
+NOT_QUANTIZED_BY_MLX = frozenset(("glm4", "phi3"))
+"""Dense architectures that it reads from MLX only as floats: with quantised layers it takes the
+head for plain, or fails at the first request."""
+
+NAMES_BEGIN = {"gemma3": "language_model."}
+"""Multimodal architectures, and where it looks for their language model."""
+
+ONE_ACTIVATION = frozenset(("gemma",))
+"""Architectures whose config may have `hidden_act` or `hidden_activation`, and not both."""
+
+STORED_OTHERWISE_BY_MLX = frozenset(("granitemoehybrid",))
+"""Dense architectures whose layers MLX renames, so that it does not find them."""
+
 READS_BOTH_KEYS_AS_ONE = frozenset(("deepseek_v3", "glm4_moe", "glm4_moe_lite", "phi3_v"))
 """Architectures whose config it refuses when it has both `quantization_config` and its alias."""
 
 CUDA_ONLY = "runs {} weights with CUDA only"
+WEIGHT_FILE = re.compile(r".*(model|consolidated)\.safetensors|.*-\d{5}-of-\d{5}\.safetensors")
+"""Names of files that it loads where no index lists them."""
+
+FALLS_BACK = frozenset(("gptq", "awq", "fp8"))
+"""Claims that it drops, layer by layer, where the tensors are plain."""
+
+READS_EXCLUSIONS = frozenset(("compressed-tensors", "modelopt"))
+"""Claims under which every layer is quantised that is not excluded by name."""
+
+EXCLUSIONS = ("ignore", "exclude_modules", "modules_to_not_convert")
+HEAD = "lm_head"
+
 OTHER_DOWNLOAD = "Download the model as MLX, as GGUF or unquantised."
 
 
@@ -50,6 +81,11 @@ class Knowledge:
 
     def of(self, info: ModelInfo) -> str | None:
         return self.answer(question(info))
+
+    def pre_tokenizer(self, info: ModelInfo) -> str | None:
+        """The same of how the model's text is split; None where that goes without saying."""
+        name = pre_tokenizer(info)
+        return None if name is None else self.answer(f"{PRE_TOKENIZER}{name}")
 
 
 def question(info: ModelInfo) -> str:
@@ -155,6 +191,21 @@ def _gguf_rules(known: Knowledge) -> tuple[Rule, ...]:
             reason="the file has no tokenizer",
             remedy="Convert the model anew, or download another GGUF of it.",
         ),
+        Rule(
+            when=has_no_pre_tokenizer,
+            code=Reason.MISSING_TOKENIZER,
+            reason="the file does not name its pre-tokenizer, and it does not guess",
+            remedy="Convert it anew with a current llama.cpp.",
+        ),
+        Rule(
+            when=lambda info: known.pre_tokenizer(info) == "",
+            code=Reason.MISSING_TOKENIZER,
+            reason=lambda info: (
+                f"mistral.rs {known.version} does not know the pre-tokenizer "
+                f"{pre_tokenizer(info)!r}"
+            ),
+            remedy="A newer mistral.rs may.",
+        ),
     )
 
 
@@ -172,6 +223,34 @@ def _folder_rules(known: Knowledge) -> tuple[Rule, ...]:
             remedy="Copy tokenizer.json and tokenizer_config.json of the original model there.",
         ),
         Rule(
+            when=_has_two_activations,
+            code=Reason.CONFLICT_CONFIG_VS_TENSORS,
+            reason="refuses a config.json that has both `hidden_act` and `hidden_activation`",
+            remedy="Remove one of them from config.json.",
+        ),
+        Rule(
+            when=lambda info: bool(_unnoticed_files(info)),
+            code=Reason.CONFLICT_LAYOUT,
+            reason=lambda info: f"does not take {_unnoticed_files(info)[0]} for weights",
+            remedy="Rename a single file to model.safetensors; several need an index.",
+        ),
+        Rule(
+            when=lambda info: known.of(info) == "text" and safetensors_details(info).bare_layers,
+            code=Reason.CONFLICT_LAYOUT,
+            reason="the tensors' names begin with 'layers.', where it expects 'model.layers.'",
+            remedy="Download the model with its head: this is only the body of one.",
+        ),
+        Rule(
+            when=_begins_elsewhere,
+            code=Reason.CONFLICT_LAYOUT,
+            reason=lambda info: (
+                "the tensors' names begin with "
+                f"{safetensors_details(info).name_prefix!r}, where it expects "
+                f"{NAMES_BEGIN[info.architecture.model_type or '']!r}"
+            ),
+            remedy="Download the original model, or an MLX conversion for mlx.",
+        ),
+        Rule(
             when=lambda info: known.of(info) == "text" and _is_nested(info),
             code=Reason.CONFLICT_LAYOUT,
             reason=lambda info: (
@@ -187,13 +266,19 @@ def _mlx_rules() -> tuple[Rule, ...]:
     """`docs/formats.md` has the measurements behind each."""
     return (
         Rule(
-            when=lambda info: (
-                safetensors_details(info).moe or safetensors_details(info).stacked_experts
-            ),
+            when=_has_mlx_experts,
             code=Reason.CONFLICT_LAYOUT,
             reason="cannot load mixtures of experts in MLX's layout: it reads the router "
             "(`mlp.gate`) as plain weights and the experts one by one",
             remedy="Download a GGUF of the model.",
+        ),
+        Rule(
+            when=_is_rearranged,
+            code=Reason.CONFLICT_LAYOUT,
+            reason=lambda info: (
+                f"does not read MLX's arrangement of {info.architecture.model_type}'s tensors"
+            ),
+            remedy="Download a GGUF or the original of the model.",
         ),
         Rule(
             when=lambda info: _mode(info) not in (None, "affine"),
@@ -228,6 +313,26 @@ def _mlx_rules() -> tuple[Rule, ...]:
             remedy="Convert the model anew with a current mlx-lm, which writes both.",
         ),
         Rule(
+            when=_claims_other_width,
+            code=Reason.CONFLICT_CONFIG_VS_TENSORS,
+            reason=lambda info: (
+                "believes the bits and group of `quantization_config`, which are not those of the "
+                f"tensors ({_label(info)})"
+            ),
+            remedy="Restore config.json from where the model came from.",
+        ),
+        Rule(
+            when=lambda info: (
+                info.quantization is not None
+                and info.architecture.model_type in NOT_QUANTIZED_BY_MLX
+            ),
+            code=Reason.UNSUPPORTED_QUANT,
+            reason=lambda info: (
+                f"reads no quantised MLX weights of the architecture {info.architecture.model_type}"
+            ),
+            remedy="Download a GGUF of the model.",
+        ),
+        Rule(
             when=lambda info: (
                 info.architecture.model_type in READS_BOTH_KEYS_AS_ONE
                 and "quantization" in _config(info)
@@ -243,7 +348,9 @@ def _quantization_rules(known: Knowledge) -> tuple[Rule, ...]:
     on_cuda = known.device == "cuda"
     return (
         Rule(
-            when=lambda info: info.quantization is None and bool(_claimed_method(info)),
+            when=lambda info: (
+                info.quantization is None and _claimed_method(info) not in ("", *FALLS_BACK)
+            ),
             code=Reason.CONFLICT_CONFIG_VS_TENSORS,
             reason=lambda info: (
                 f"believes config.json, which claims {_claimed_method(info)}, and "
@@ -290,6 +397,12 @@ def _quantization_rules(known: Knowledge) -> tuple[Rule, ...]:
             remedy=OTHER_DOWNLOAD,
         ),
         Rule(
+            when=_has_plain_head_not_excluded,
+            code=Reason.CONFLICT_CONFIG_VS_TENSORS,
+            reason="the head is plain, and config.json does not exclude it from what is quantised",
+            remedy="Restore config.json from where the model came from.",
+        ),
+        Rule(
             when=lambda info: known.device != "cuda" and _is_block_fp8_with_experts(info),
             code=Reason.UNSUPPORTED_QUANT_ON_PLATFORM,
             reason="loads experts in block FP8 and cannot compute them without CUDA",
@@ -317,13 +430,15 @@ def _is_awq(info: ModelInfo) -> bool:
 
 
 def _is_bnb(info: ModelInfo) -> bool:
-    """4 bit, and a head that is quantised too, or shared with the embeddings."""
+    """4 bit, and a head that is quantised too, or shared with the embeddings. FP4 it loads and
+    decodes wrongly."""
     details = safetensors_details(info)
-    return _mode(info) in ("nf4", "fp4") and details.quantized_lm_head is not False
+    return _mode(info) == "nf4" and details.quantized_lm_head is not False
 
 
 def _is_fp8(info: ModelInfo) -> bool:
-    return _mode(info) in ("block", "tensor", "channel")
+    """Scales per channel it reads under the name of compressed-tensors only."""
+    return _mode(info) in ("block", "tensor")
 
 
 def _is_gpt_oss(info: ModelInfo) -> bool:
@@ -354,10 +469,21 @@ def _config(info: ModelInfo) -> Mapping[str, Any]:
     return safetensors_details(info).config
 
 
-def _claimed_method(info: ModelInfo) -> str:
-    """The method that config.json claims; mistral.rs reads no other file for it."""
+def _claim(info: ModelInfo) -> Mapping[str, Any]:
+    """What the configs say of the quantisation, from the two files that it reads for it."""
+    details = safetensors_details(info)
     claim = _config(info).get("quantization_config")
-    return str(claim.get("quant_method") or "a quantisation") if isinstance(claim, dict) else ""
+    if isinstance(claim, dict):
+        return claim
+    if "hf_quant_config.json" not in details.files_beside:
+        return {}
+    settings = details.side_config.get("quantization")
+    return {"quant_method": "modelopt", **(settings if isinstance(settings, dict) else {})}
+
+
+def _claimed_method(info: ModelInfo) -> str:
+    claim = _claim(info)
+    return str(claim.get("quant_method") or "a quantisation") if claim else ""
 
 
 def _classes(info: ModelInfo) -> int:
@@ -366,6 +492,60 @@ def _classes(info: ModelInfo) -> int:
 
 def _is_nested(info: ModelInfo) -> bool:
     return bool(safetensors_details(info).name_prefix)
+
+
+def _begins_elsewhere(info: ModelInfo) -> bool:
+    expected = NAMES_BEGIN.get(info.architecture.model_type or "")
+    return expected is not None and safetensors_details(info).name_prefix != expected
+
+
+def _has_two_activations(info: ModelInfo) -> bool:
+    keys = ("hidden_act", "hidden_activation")
+    both = all(_config(info).get(key) is not None for key in keys)
+    return both and info.architecture.model_type in ONE_ACTIVATION
+
+
+def _unnoticed_files(info: ModelInfo) -> list[str]:
+    """Weights under names that it passes over."""
+    indexed = "model.safetensors.index.json" in safetensors_details(info).files_beside
+    if indexed or info.format is WeightFormat.UQFF:
+        return []
+    return [file.name for file in info.files if not WEIGHT_FILE.fullmatch(file.name)]
+
+
+def _has_mlx_experts(info: ModelInfo) -> bool:
+    """Stacked under MLX's names, or quantised: floats under the usual names are as published."""
+    details = safetensors_details(info)
+    return details.stacked_experts or (details.moe and info.quantization is not None)
+
+
+def _is_rearranged(info: ModelInfo) -> bool:
+    details = safetensors_details(info)
+    return details.channels_last_kernels or info.architecture.model_type in STORED_OTHERWISE_BY_MLX
+
+
+def _claims_other_width(info: ModelInfo) -> bool:
+    if info.quantization is None:
+        return False
+    claim = _claim(info)
+    return (claim.get("bits"), claim.get("group_size")) != (
+        info.quantization.bits,
+        info.quantization.group_size,
+    )
+
+
+def _has_plain_head_not_excluded(info: ModelInfo) -> bool:
+    if info.quantization is None or safetensors_details(info).quantized_lm_head is not False:
+        return False
+    if _claimed_method(info) not in READS_EXCLUSIONS:
+        return False
+    claim = _claim(info)
+    return not any(HEAD in name for name in _texts(claim.get(key) for key in EXCLUSIONS))
+
+
+def _texts(lists: Iterable[Any]) -> list[str]:
+    return [text for texts in lists if isinstance(texts, list) for text in texts
+            if isinstance(text, str)]  # fmt: skip
 
 
 def _quantization(info: ModelInfo) -> Quantization:

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 
 from backends.base import Footprint, Installation, InstanceOptions, Verdict
@@ -67,6 +68,9 @@ class MLXBackend:
     def _capabilities(self) -> tuple[str, ...]:
         count = len(self._supported.modules)
         return ("MLX and safetensors models", f"{count} architectures", f"on {self._device}")
+
+    def prepare(self, infos: Sequence[ModelInfo]) -> None:
+        """Its files are read once, whatever is asked."""
 
     def verdict(self, info: ModelInfo) -> Verdict:
         return if_installed(self._installation, judge(self.name, info, self._rules))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _import_lock = threading.Lock()
+_IMPORTED = re.compile(rb"^ *(?:import|from) (\w+)", re.MULTILINE)
 _MODEL_CLASS = re.compile(rb"^class Model\b|^from \S+ import .*\bModel\b", re.MULTILINE)
 
 
@@ -91,8 +92,16 @@ def _source(file: Path) -> bytes:
 
 def supported(package: Path) -> Supported:
     files = (package / "models").glob("*.py")
-    modules = {file.stem for file in files if _MODEL_CLASS.search(file.read_bytes())}
+    modules = {file.stem for file in files if _is_model(file.read_bytes())}
     return Supported(frozenset(modules), _remapped(package / "utils.py"), package / "models")
+
+
+def _is_model(source: bytes) -> bool:
+    """It defines a model, and would not end the process for want of another package."""
+    if not _MODEL_CLASS.search(source):
+        return False
+    needed = _IMPORTED.findall(source) if b"sys.exit(" in source else []
+    return all(importlib.util.find_spec(name.decode()) for name in needed)
 
 
 def _remapped(source: Path) -> dict[str, str]:

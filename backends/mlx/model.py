@@ -14,12 +14,20 @@ from backends.mlx.thread import Work
 from backends.wire.defaults import defaults_of_folder
 from backends.wire.request import GenerationRequest
 from backends.wire.text import ReasoningFormat, ToolFormat
+from detect.safetensors_header import read_header
 
 SLICE_BYTES = 256 * 2**20
 """Weights read in one step of loading."""
 
+MAX_CHARACTERS = 16 * 2**20
+"""Of a prompt: more than any context holds. Encoding a gigabyte that a chat template wrote would
+hold up the whole daemon."""
+
 CACHE_LIMIT_BYTES = 256 * 2**20
 """Freed buffers that MLX may keep for reuse; its own default keeps as much as was ever used."""
+
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+"""Where configs say how many layers there are; each has a tensor of its own at least."""
 
 RENDERING_ARGUMENTS = frozenset(
     ("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt",
@@ -47,6 +55,7 @@ def load_weights(folder: Path) -> Work[Weights]:
     mx.set_cache_limit(CACHE_LIMIT_BYTES)
     # Every decoder sets this limit and restores what it found: it must find the same.
     utils.maybe_set_recommended_wired_limit()
+    _check_layers(folder, utils.load_config(folder))
     # Custom code in a model's folder is never run.
     network, _ = utils.load_model(folder, lazy=True, trust_remote_code=False)
     nbytes = 0
@@ -55,6 +64,19 @@ def load_weights(folder: Path) -> Work[Weights]:
         nbytes += sum(array.nbytes for array in arrays)
         yield
     return Weights(network, nbytes)
+
+
+def _check_layers(folder: Path, config: Mapping[str, Any]) -> None:
+    """The network is built as large as the config says, in one step that nothing can end: a claim
+    of ten million layers would take all memory of the machine."""
+    nested = (value for value in config.values() if isinstance(value, dict))
+    claims = [part.get(key) for part in (config, *nested) for key in LAYER_COUNTS]
+    claimed = max((count for count in claims if isinstance(count, int)), default=0)
+    tensors = sum(len(read_header(file).tensors) for file in folder.glob("model*.safetensors"))
+    if claimed > tensors:
+        raise ValueError(
+            f"config.json claims {claimed} layers and the weights have {tensors} tensors."
+        )
 
 
 def _slices(network: Any) -> Iterator[list[Any]]:
@@ -163,6 +185,16 @@ class Text:
             )
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
+        if len(text) > MAX_CHARACTERS:
+            raise BadRequestError(
+                f"The prompt has {len(text)} characters, with what the chat template adds; "
+                f"{MAX_CHARACTERS} are the most."
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # A template can write half a surrogate pair.
+            raise BadRequestError("The prompt is not valid Unicode.") from None
         return list(self._tokenizer.encode(text, add_special_tokens=special))
 
     def _rendered(self, request: GenerationRequest) -> str:

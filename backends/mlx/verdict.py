@@ -62,6 +62,12 @@ def rules(supported: Supported, version: str, device: str) -> tuple[Rule, ...]:
             remedy="Download the model in Hugging Face's layout.",
         ),
         Rule(
+            when=lambda info: _details(info).bare_layers and _wants_model(info, supported),
+            code=Reason.CONFLICT_LAYOUT,
+            reason="the tensors' names begin with 'layers.', where it expects 'model.layers.'",
+            remedy="Download the model with its head: this is only the body of one.",
+        ),
+        Rule(
             when=lambda info: _is_nested_elsewhere(info, supported),
             code=Reason.CONFLICT_LAYOUT,
             reason=lambda info: (
@@ -71,6 +77,12 @@ def rules(supported: Supported, version: str, device: str) -> tuple[Rule, ...]:
             remedy="Restore config.json from where the model came from, or download the original.",
         ),
         *_quantization_rules(),
+        Rule(
+            when=lambda info: device != "metal" and _method(info) == "bitnet",
+            code=Reason.UNSUPPORTED_QUANT_ON_PLATFORM,
+            reason="computes BitNet with Metal only",
+            remedy="Download a GGUF of the model.",
+        ),
         Rule(
             when=lambda info: device == "cpu" and _has_16_bit_experts(info),
             code=Reason.UNSUPPORTED_QUANT_ON_PLATFORM,
@@ -130,6 +142,12 @@ def _quantization_rules() -> tuple[Rule, ...]:
             code=Reason.UNSUPPORTED_QUANT,
             reason="reads AWQ only in its 4-bit GEMM layout and without experts",
             remedy=CONVERT,
+        ),
+        Rule(
+            when=_unreadable("bitnet"),
+            code=Reason.CONFLICT_CONFIG_VS_TENSORS,
+            reason="the head is plain, and config.json does not exclude it from what is packed",
+            remedy="Restore config.json from where the model came from.",
         ),
         Rule(
             when=_unreadable("fp8"),
@@ -208,8 +226,21 @@ def _unreadable_claim(info: ModelInfo) -> str:
 def _is_nested_elsewhere(info: ModelInfo, supported: Supported) -> bool:
     """The layers are below something that the architecture's module never speaks of."""
     parts = [part for part in _details(info).name_prefix.split(".") if part]
-    known = (supported.mentions(info.architecture.model_type or "", part) for part in parts)
+    known = (_speaks_of(part, info, supported) for part in parts)
     return bool(supported.modules) and not all(known)
+
+
+def _speaks_of(part: str, info: ModelInfo, supported: Supported) -> bool:
+    """`model` is a word of every module: it takes a text that begins with it to remove it."""
+    words = ('"model"', '"model.') if part == "model" else (part,)
+    return any(supported.mentions(info.architecture.model_type or "", word) for word in words)
+
+
+def _wants_model(info: ModelInfo, supported: Supported) -> bool:
+    """The architecture's module has its layers in `model`, and adds that to no name."""
+    model_type = info.architecture.model_type or ""
+    adds = supported.mentions(model_type, 'f"model.{')
+    return supported.mentions(model_type, "self.model = ") and not adds
 
 
 def _has_16_bit_experts(info: ModelInfo) -> bool:
@@ -237,6 +268,13 @@ def _fp8_is_dequantized(info: ModelInfo) -> bool:
     return info.architecture.model_type in FP8_DEQUANTIZED
 
 
+def _is_bitnet_throughout(info: ModelInfo) -> bool:
+    """It expects every linear layer packed that the config does not name."""
+    kept = _claim(info).get("modules_to_not_convert")
+    named = isinstance(kept, list) and "lm_head" in kept
+    return named or _details(info).quantized_lm_head is not False
+
+
 def _always(info: ModelInfo) -> bool:
     return True
 
@@ -244,7 +282,7 @@ def _always(info: ModelInfo) -> bool:
 READABLE: Mapping[str, Predicate] = {
     "mlx": _always,
     "mxfp4": _always,
-    "bitnet": _always,
+    "bitnet": _is_bitnet_throughout,
     "awq": _is_awq_gemm,
     "fp8": _fp8_is_dequantized,
 }

@@ -131,7 +131,7 @@ class Fields:
             raise _wrong(name, "must be true or false")
         return bool(value)
 
-    def integer(self, name: str, *, low: int | None = None) -> int | None:
+    def integer(self, name: str, *, low: int | None = None, high: int | None = None) -> int | None:
         value = self.body.get(name)
         if value is None:
             return None
@@ -139,6 +139,8 @@ class Fields:
             raise _wrong(name, "must be a whole number")
         if low is not None and value < low:
             raise _wrong(name, f"must be at least {low}")
+        if high is not None and value > high:
+            raise _wrong(name, f"must be at most {high}")
         return value
 
     def number(self, name: str, low: float, high: float) -> float | None:
@@ -165,7 +167,7 @@ def _sampling(fields: Fields) -> Sampling:
     return Sampling(
         temperature=fields.number("temperature", 0, 100),
         top_p=fields.number("top_p", 0, 1),
-        top_k=fields.integer("top_k", low=-1),
+        top_k=fields.integer("top_k", low=-1, high=2**31 - 1),
         min_p=fields.number("min_p", 0, 1),
         seed=fields.integer("seed"),
         repetition_penalty=penalty or fields.number("repeat_penalty", 0.01, 10),
@@ -177,9 +179,16 @@ def _sampling(fields: Fields) -> Sampling:
 
 def _logit_bias(value: Json) -> dict[int, float]:
     try:
-        return {int(token): _bias(bias) for token, bias in value.items()}
+        return {_token(token): _bias(bias) for token, bias in value.items()}
     except (TypeError, ValueError):
         raise _wrong("logit_bias", "must map token ids to numbers between -100 and 100") from None
+
+
+def _token(value: str) -> int:
+    token = int(value)
+    if not 0 <= token < 2**31:
+        raise ValueError
+    return token
 
 
 def _bias(value: Any) -> float:

@@ -1,9 +1,9 @@
-"""Ask the `xllamacpp` wheel which GGUF architectures it knows.
+"""Ask the `xllamacpp` wheel which GGUF architectures and pre-tokenizers it knows.
 
-    python -m backends.workers.llama_cpp_probe llama qwen3 …
+    python -m backends.workers.llama_cpp_probe llama qwen3 pre:qwen2 …
 
-It refuses an unknown architecture before it looks for anything else in a file, so that a stub
-does for a question. Prints one JSON array `[name, answer]` per line, as soon as it is known.
+It refuses what it does not know before it looks for weights, so that a stub does for a question.
+Prints one JSON array `[name, answer]` per line, as soon as it is known.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from backends.stub import gguf_stub, said_of
+from backends.stub import gguf_question, said_of
+
+LAST_WORDS_SECONDS = 1.0
 
 
 def main(names: list[str]) -> None:
@@ -36,7 +39,7 @@ def main(names: list[str]) -> None:
 
 def _words(xllamacpp: Any, name: str, folder: Path, log: Any) -> str:
     stub, socket = folder / "stub.gguf", folder / "s.sock"
-    stub.write_bytes(gguf_stub(name))
+    stub.write_bytes(gguf_question(name))
     socket.unlink(missing_ok=True)
     log.truncate(0)
     log.seek(0)
@@ -48,8 +51,18 @@ def _words(xllamacpp: Any, name: str, folder: Path, log: Any) -> str:
         xllamacpp.Server(parameters)
     except RuntimeError:
         pass
-    log.seek(0)
-    return str(log.read(), "utf-8", "replace")
+    return _logged(name, log)
+
+
+def _logged(name: str, log: Any) -> str:
+    """Its log is written by a thread of its own, so that the last words may come late."""
+    deadline = time.monotonic() + LAST_WORDS_SECONDS
+    while True:
+        log.seek(0)
+        words = str(log.read(), "utf-8", "replace")
+        if said_of(name, words) or time.monotonic() > deadline:
+            return words
+        time.sleep(0.01)
 
 
 if __name__ == "__main__":

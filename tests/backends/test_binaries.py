@@ -143,7 +143,7 @@ def test_mistralrs_tells_which_architectures_it_knows(
     backend = mistralrs(tmp_path)
     assert backend.verdict(inspect_path(variant(variant_name))).ok
     answers = json.loads((tmp_path / "cache" / "mistral.rs-architectures.json").read_text())
-    assert list(answers["answers"].values()) == ["text"]
+    assert set(answers["answers"].values()) == {"text"}
     assert next(iter(answers["answers"])).startswith(kind)
 
 

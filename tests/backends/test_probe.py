@@ -223,3 +223,27 @@ def test_a_program_that_hangs_is_ended_with_its_descendants(
     assert len(pids) == 2
     soon(lambda: none_alive(pids), 1)
     assert open_descriptors() == before
+
+
+def test_what_is_asked_together_is_answered_by_one_process(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def ask(names: Sequence[str]) -> dict[str, str]:
+        asked.append(list(names))
+        return dict.fromkeys(names, "text")
+
+    probe = ArchitectureProbe(ask, build="1", file=tmp_path / "kept.json")
+    assert probe.knows("a")
+    with probe.together():
+        assert probe.knows("a")
+        assert [probe.knows(name) for name in ("b", "c", "b")] == [None] * 3
+    assert [probe.knows(name) for name in ("b", "c")] == [True, True]
+    assert asked == [["a"], ["b", "c"]]
+
+
+def test_nothing_new_together_starts_nothing(tmp_path: Path) -> None:
+    def ask(names: Sequence[str]) -> dict[str, str]:
+        raise AssertionError(names)
+
+    with ArchitectureProbe(ask, build="1", file=tmp_path / "kept.json").together():
+        pass

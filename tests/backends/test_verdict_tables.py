@@ -40,11 +40,14 @@ def tensors(given: Mapping[str, raw.Spec], config: Mapping[str, Any], **files: A
 
 
 def gguf(
-    kind: int = raw_gguf.Q4_K, architecture: str = "llama", without: str | None = None
+    kind: int = raw_gguf.Q4_K,
+    architecture: str = "llama",
+    without: str | None = None,
+    pre: str = "qwen2",
 ) -> Make:
     def make(folder: Path) -> Path:
         folder.mkdir()
-        facts = raw_gguf.llama(architecture)
+        facts = {**raw_gguf.llama(architecture), "tokenizer.ggml.pre": pre}
         metadata = {key: value for key, value in facts.items() if key != without}
         model = raw_gguf.RawGGUF(metadata=metadata, tensors=raw_gguf.weights(kind))
         return model.write(folder / "m.gguf")
@@ -60,7 +63,7 @@ def mlx(config: Mapping[str, Any] = raw.CONFIG, **quantization: Any) -> dict[str
     return {**config, "quantization": quantization, "quantization_config": quantization}
 
 
-IQ4_XS = 23
+Q8_K, IQ4_XS = 15, 23
 FOUR_BIT = raw.mlx(4, 64)
 FOUR: dict[str, Any] = {"bits": 4, "group_size": 64}
 
@@ -92,14 +95,64 @@ TABLE: list[tuple[str, Make, str, str, str]] = [
     ("fp8 block", dense(raw.fp8_block, claim(quant_method="fp8")), QUANT, FORMAT, YES),
     ("fp8 without scales", dense(raw.fp8_raw), QUANT, FORMAT, CONFLICT),
     ("hqq", dense(raw.hqq, claim(quant_method="hqq")), QUANT, FORMAT, QUANT),
-    ("plain that claims", dense(None, claim(quant_method="gptq", bits=4)), YES, FORMAT, CONFLICT),
+    ("plain that claims gptq", dense(None, claim(quant_method="gptq", bits=4)),
+     CONFLICT, FORMAT, YES),
+    ("plain that claims hqq", dense(None, claim(quant_method="hqq")), YES, FORMAT, CONFLICT),
+    ("plain that claims no method", dense(None, claim(bits=4, group_size=64)),
+     CONFLICT, FORMAT, CONFLICT),
+    ("plain that claims ct fp8",
+     dense(None, claim(quant_method="compressed-tensors", format="float-quantized")),
+     CONFLICT, FORMAT, CONFLICT),
+    ("plain beside a claim of ModelOpt",
+     tensors(raw.dense(), raw.CONFIG, hf_quant_config={"quantization": {}}),
+     CONFLICT, FORMAT, CONFLICT),
     ("strange class",
      dense(None, {**raw.CONFIG, "model_type": "quux", "architectures": ["QuuxForCausalLM"]}),
      ARCH, FORMAT, ARCH),
     ("no class", dense(None, {**raw.CONFIG, "architectures": []}), YES, FORMAT, CONFLICT),
     ("no tokenizer", tensors(raw.dense(), raw.CONFIG, tokenizer=False),
      TOKENIZER, FORMAT, TOKENIZER),
-    ("nested names", dense(None, prefix="language_model."), YES, FORMAT, LAYOUT),
+    ("nested names", dense(None, prefix="language_model."), LAYOUT, FORMAT, LAYOUT),
+    ("nested as newer vision models are",
+     dense(None, {**raw.CONFIG, "model_type": "qwen3_vl", "vision_config": {"depth": 1},
+                  "architectures": ["Qwen3VLForConditionalGeneration"]}, prefix="model.language_"),
+     LIMITED, FORMAT, LIMITED),
+    ("nested deeper than gemma3 knows",
+     dense(None, {**raw.CONFIG, "model_type": "gemma3", "vision_config": {"depth": 1},
+                  "architectures": ["Gemma3ForConditionalGeneration"]}, prefix="model.language_"),
+     LAYOUT, FORMAT, LAYOUT),
+    ("two activations",
+     dense(None, {**raw.CONFIG, "model_type": "gemma", "architectures": ["GemmaForCausalLM"],
+                  "hidden_act": "gelu", "hidden_activation": "gelu"}), YES, FORMAT, CONFLICT),
+    ("model.fp16.safetensors",
+     tensors(raw.dense(), raw.CONFIG, name="model.fp16.safetensors"), YES, FORMAT, LAYOUT),
+    ("olmo, which needs more than mlx-lm",
+     dense(None, {**raw.CONFIG, "model_type": "olmo", "architectures": ["OlmoForCausalLM"]}),
+     ARCH, FORMAT, ARCH),
+    ("mlx, channels last",
+     tensors(raw.dense() | {"model.layers.0.conv.conv.weight": ("BF16", (128, 3, 1))},
+             {**raw.CONFIG, "model_type": "lfm2", "architectures": ["Lfm2ForCausalLM"]},
+             metadata={"format": "mlx"}), YES, FORMAT, LAYOUT),
+    ("mlx, only quantization_config", dense(FOUR_BIT, claim(**FOUR)), CONFLICT, FORMAT, YES),
+    ("mlx, other widths claimed",
+     dense(FOUR_BIT, mlx(bits=8, group_size=64)), YES, FORMAT, CONFLICT),
+    ("mlx phi3",
+     dense(FOUR_BIT, {**mlx(**FOUR), "model_type": "phi3", "architectures": ["Phi3ForCausalLM"]}),
+     YES, FORMAT, QUANT),
+    ("awq, silent", dense(raw.awq), CONFLICT, FORMAT, CONFLICT),
+    ("bnb fp4",
+     dense(raw.bnb_4bit, claim(quant_method="bitsandbytes", bnb_4bit_quant_type="fp4")),
+     QUANT, FORMAT, QUANT),
+    ("fp8 per channel", dense(raw.fp8_channel, claim(quant_method="fp8")), QUANT, FORMAT, QUANT),
+    ("ct fp8, plain head",
+     tensors(raw.dense(quantize=raw.fp8_channel),
+             claim(quant_method="compressed-tensors", format="float-quantized")),
+     QUANT, FORMAT, CONFLICT),
+    ("ct fp8, plain head excluded",
+     tensors(raw.dense(quantize=raw.fp8_channel),
+             claim(quant_method="compressed-tensors", format="float-quantized",
+                   ignore=["re:.*lm_head"])), QUANT, FORMAT, YES),
+    ("bitnet", dense(raw.bitnet, claim(quant_method="bitnet")), PLATFORM, FORMAT, QUANT),
     ("gguf", gguf(), FORMAT, YES, YES),
     ("gguf IQ4_XS", gguf(IQ4_XS), FORMAT, YES, QUANT),
     ("gguf olmo2", gguf(architecture="olmo2"), FORMAT, YES, ARCH),
@@ -107,7 +160,9 @@ TABLE: list[tuple[str, Make, str, str, str]] = [
     ("gguf of Ollama", gguf(architecture="gptoss"), FORMAT, ARCH, ARCH),
     ("gguf qwen2vl", gguf(architecture="qwen2vl"), FORMAT, YES, "missing.mmproj"),
     ("gguf, no tokenizer", gguf(without="tokenizer.ggml.model"), FORMAT, TOKENIZER, TOKENIZER),
-    ("gguf, no pre-tokenizer", gguf(without="tokenizer.ggml.pre"), FORMAT, LIMITED, YES),
+    ("gguf, no pre-tokenizer", gguf(without="tokenizer.ggml.pre"), FORMAT, LIMITED, TOKENIZER),
+    ("gguf, unknown pre-tokenizer", gguf(pre="quux"), FORMAT, TOKENIZER, TOKENIZER),
+    ("gguf Q8_K", gguf(Q8_K), FORMAT, QUANT, YES),
 ]  # fmt: skip
 
 

@@ -79,9 +79,9 @@ def _gguf(folder: Path, kind: str) -> None:
     import gguf
 
     writer = gguf.GGUFWriter(str(folder / f"parrot-{kind}.gguf"), "llama")
-    _write_facts(writer, kind)
-    _write_tokenizer(writer)
-    for name, value in _tensors():
+    write_facts(writer, kind)
+    write_tokenizer(writer)
+    for name, value in gguf_tensors():
         _write_tensor(writer, name, value, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -89,7 +89,8 @@ def _gguf(folder: Path, kind: str) -> None:
     writer.close()
 
 
-def _write_facts(writer: Any, kind: str) -> None:
+def write_facts(writer: Any, kind: str) -> None:
+    """Into a `gguf.GGUFWriter`: the trained model's dimensions."""
     import gguf
 
     writer.add_name("Parrot")
@@ -106,7 +107,7 @@ def _write_facts(writer: Any, kind: str) -> None:
     writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if kind == 'F32' else 'MOSTLY'}_{kind}"])
 
 
-def _write_tokenizer(writer: Any) -> None:
+def write_tokenizer(writer: Any, pre: str | None = "gpt-2") -> None:
     import gguf
 
     tokenizer = json.loads((WEIGHTS / "tokenizer.json").read_text())
@@ -125,7 +126,8 @@ def _write_tokenizer(writer: Any) -> None:
     ]
     merges = tokenizer["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    if pre is not None:
+        writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
@@ -136,7 +138,7 @@ def _write_tokenizer(writer: Any) -> None:
     writer.add_chat_template(settings["chat_template"])
 
 
-def _tensors() -> Iterator[tuple[str, Any]]:
+def gguf_tensors() -> Iterator[tuple[str, Any]]:
     """GGUF's names, float32, with q and k in the order its rotary embedding expects."""
     import numpy as np
     from safetensors.numpy import load_file
@@ -195,4 +197,8 @@ VARIANTS: Mapping[str, Builder] = {
     "gguf-f16": partial(_gguf, kind="F16"),
     "gguf-q8_0": partial(_gguf, kind="Q8_0"),
     "gguf-q4_0": partial(_gguf, kind="Q4_0"),
+    "gguf-bf16": partial(_gguf, kind="BF16"),
+    "gguf-q4_1": partial(_gguf, kind="Q4_1"),
+    "gguf-q5_0": partial(_gguf, kind="Q5_0"),
+    "gguf-q5_1": partial(_gguf, kind="Q5_1"),
 }

@@ -42,3 +42,18 @@ def test_the_backend_imports_no_mlx_before_a_model_is_loaded() -> None:
         "assert not {'mlx', 'mlx_lm', 'transformers', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_model_that_would_end_the_process_is_none() -> None:
+    folder = library.folder()
+    assert folder is not None
+    assert library.supported(folder).module("olmo") is None
+
+
+def test_a_module_is_asked_for_the_words_of_its_code() -> None:
+    folder = library.folder()
+    assert folder is not None
+    supported = library.supported(folder)
+    assert supported.mentions("gemma3", "language_model")
+    assert not supported.mentions("llama", "language_model")
+    assert not supported.mentions("quux", "model")
