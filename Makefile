@@ -1,13 +1,14 @@
 # `make` prints what there is; CI calls the same targets.
 
-SHELL := /bin/bash -o pipefail
-
 PYTHON ?= python3
 MODELS ?=
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo-models
 READY := $(VENV)/.installed
+# uv shows what it downloads, and is several times as fast as pip.
+UV := $(BIN)/uv pip install --python $(BIN)/python
 
 .DEFAULT_GOAL := help
 
@@ -18,28 +19,37 @@ help: ## Show this list
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12."; exit 1; }
-	@echo "Installing into $(VENV); once, some minutes …"
+	@echo "Installing into $(VENV), about 750 MB; this takes a minute or two …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock \
-		| awk '/Downloading|Installing/ { print substr($$0, 1, 100); fflush() }'
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@awk '/^uv==/ { on = 1 } on; on && !/\\$$/ { exit }' requirements-dev.lock > $(VENV)/uv.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	@$(UV) --require-hashes -r requirements-dev.lock
+	@$(UV) --quiet --no-deps --editable .
 	@touch $@
 
 .PHONY: install
 install: $(READY) ## Create .venv with the router, its engines and the development tools
 
 .PHONY: run
-run: $(READY) ## Serve: MODELS=DIR your own models, else three small demonstration models
+run: $(READY) ## Serve MODELS=DIR, or three small demonstration models; ARGS="--port 8643"
 ifeq ($(MODELS),)
 	@$(BIN)/python -m tests.tiny.demo $(DEMO)
-	@exec $(BIN)/router serve --models-dir "$(DEMO)" --engine parrot-safetensors=mistral.rs
+	@exec $(BIN)/router serve --models-dir "$(DEMO)" --engine parrot-safetensors=mistral.rs $(ARGS)
 else
-	@exec $(BIN)/router serve --models-dir "$(MODELS)"
+	@exec $(BIN)/router serve --models-dir "$(MODELS)" $(ARGS)
 endif
 
 .PHONY: test
 test: $(READY) ## Run the tests on the real engines
 	@$(BIN)/pytest
+
+.PHONY: test-truth
+test-truth: $(READY) ## Load every model in every engine, and compare with the verdicts
+	@$(BIN)/python -m tests.truth.matrix
+
+.PHONY: bench-detect
+bench-detect: $(READY) ## Measure the detector; not a test, the machine should be quiet
+	@$(BIN)/python -m tests.bench.detect
 
 .PHONY: format
 format: $(READY) ## Format the code

@@ -12,25 +12,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from router.api.admin import AllModels, Livez, Readyz, Status
+from router.api.admin import AllModels, Livez, Readyz, Status, Welcome
 from router.api.answer import ErrorBoundary
 from router.api.gate import Gate
 from router.api.openai import Completions, Models
+from router.catalog import Catalog
 from router.errors import MethodNotAllowedError, RouterError, UnknownPathError
 from router.pool import Pool
-from router.registry import Registry
 from router.settings import Settings
 
 
-def create_app(settings: Settings, registry: Registry, pool: Pool) -> Starlette:
-    chat = Completions(registry, pool, "messages", settings.max_body)
-    text = Completions(registry, pool, "prompt", settings.max_body)
-    models, all_models = Models(registry), AllModels(registry)
+def create_app(settings: Settings, catalog: Catalog, pool: Pool) -> Starlette:
+    chat = Completions(catalog, pool, "messages", settings.max_body)
+    text = Completions(catalog, pool, "prompt", settings.max_body)
+    models, all_models = Models(catalog), AllModels(catalog)
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", text, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
+        Route("/", Welcome(catalog), methods=["GET"]),
+        Route("/health", Livez(), methods=["GET"]),
         Route("/livez", Livez(), methods=["GET"]),
         Route("/readyz", Readyz(pool), methods=["GET"]),
         Route("/router/models", all_models, methods=["GET"]),

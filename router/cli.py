@@ -9,20 +9,24 @@ import logging
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backends.base import Backend, InstanceOptions
+from backends.base import Backend, Installation, InstanceOptions
+from detect.cache import FILE_NAME, Cache
 from detect.errors import DetectError
 from detect.types import ScanReport
-from router import explain, settings
+from router import settings
 from router.api import describe
 from router.errors import RouterError, SettingsError
+from router.overview import overview
+from router.portrait import portrait
 from router.registry import ModelEntry, Registry, build
 from router.settings import Settings
-from router.table import printable, table, wrap
+from router.table import printable, table
 
 log = logging.getLogger("router")
 
@@ -74,14 +78,17 @@ def _parser() -> argparse.ArgumentParser:
         "safetensors, each on the engine that can really run it.",
     )
     parser.add_argument("--version", action="version", version=f"router {version()}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.set_defaults(command=lambda arguments: _help(parser))
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="start the daemon")
     settings.add_flags(serve)
+    _add_folders(serve)
     serve.set_defaults(command=_serve)
 
     show = commands.add_parser("list", help="what is in the folders, and what can run it")
     settings.add_flags(show, *LIST_OPTIONS)
+    _add_folders(show)
     show.add_argument("--json", action="store_true", help="print one JSON object")
     show.set_defaults(command=_list)
 
@@ -98,6 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return USAGE
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    """Folders as plain arguments are the same as --models-dir."""
+    parser.add_argument("folders", metavar="DIR", nargs="*", help="the same as --models-dir")
+
+
 # serve
 
 
@@ -108,12 +125,22 @@ def _serve(arguments: argparse.Namespace) -> int:
     _log_to_stderr(chosen.log_level)
     sock = server.bind(chosen.host, chosen.port)
     backends = server.create_backends(chosen)
-    registry = _registry(chosen, backends)
+    kept = _cache(chosen)
+    registry = _registry(chosen, backends, kept)
     base = server.address(sock)
-    print(_overview(registry), flush=True)
+    print(overview(registry, chosen.models_dir, _width()), flush=True)
     print(_invitation(registry, base, chosen), flush=True)
-    server.run(chosen, registry, backends, sock)
+    server.run(chosen, registry, backends, sock, lambda: _rescan(chosen, backends, kept))
+    _end_at_once()
     return OK
+
+
+def _end_at_once() -> None:
+    """Nothing is left to clean up. A thread of mlx that still loads, or a chat template that never
+    ends, would abort the interpreter's own way out or hold it up for ever."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(OK)
 
 
 def _invitation(registry: Registry, base: str, chosen: Settings) -> str:
@@ -121,7 +148,7 @@ def _invitation(registry: Registry, base: str, chosen: Settings) -> str:
 
     able = [entry for entry in registry.servable if entry.info.role not in NOT_FOR_TEXT]
     if not able:
-        return f"Listening on {base}, with nothing to serve yet."
+        return f"\nListening on {base}, with nothing to serve yet."
     body = {
         "model": able[0].id,
         "messages": [{"role": "user", "content": "Who are you?"}],
@@ -146,6 +173,7 @@ def _log_to_stderr(level: str) -> None:
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 
 class _PrintableLines(logging.Formatter):
@@ -163,48 +191,14 @@ def _list(arguments: argparse.Namespace) -> int:
     from router import server
 
     chosen = _with_models_dir(_settings(arguments))
-    registry = _registry(chosen, server.create_backends(chosen))
+    registry = _registry(chosen, server.create_backends(chosen), _cache(chosen))
     if arguments.json:
         models = [describe.entry(model) for model in registry]
         skipped = [describe.skipped(item) for item in registry.skipped]
         _print_json({"models": models, "skipped": skipped})
     else:
-        print(_overview(registry))
+        print(overview(registry, chosen.models_dir, _width()))
     return OK
-
-
-def _overview(registry: Registry) -> str:
-    if not len(registry):
-        folders = "No models were found."
-        return "\n".join([folders, *_skipped(registry)])
-    head = ("MODEL", "FORMAT", "QUANTISATION", "SIZE", "ENGINE")
-    rows = [_row(entry) for entry in registry]
-    width = shutil.get_terminal_size((120, 24)).columns
-    return "\n".join([table(head, rows, max(width, 100)), *_skipped(registry)])
-
-
-def _row(entry: ModelEntry) -> tuple[str, ...]:
-    info = entry.info
-    return (
-        entry.id,
-        info.format.value,
-        explain.quantization(info),
-        explain.size(info.weights_bytes),
-        entry.choice.engine or "– " + _why_not(entry),
-    )
-
-
-def _why_not(entry: ModelEntry) -> str:
-    if (problem := entry.info.fatal_problem) is not None:
-        return problem.message
-    return "; ".join(f"{v.engine}: {v.reason}" for v in entry.verdicts)
-
-
-def _skipped(registry: Registry) -> list[str]:
-    if not registry.skipped:
-        return []
-    lines = [f"  {item.path}: {item.reason}" for item in registry.skipped]
-    return ["", "Skipped:", *map(printable, lines)]
 
 
 # inspect
@@ -220,7 +214,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({**describe.entry(entry), "memory_bytes": memory})
     else:
-        print(_portrait(entry, memory))
+        print(portrait(entry, memory, _width()))
     return OK if entry.servable else NOTHING_CAN
 
 
@@ -235,7 +229,7 @@ def _find(target: str, chosen: Settings, backends: Mapping[str, Backend]) -> Mod
         return entry
     if os.sep in target and not chosen.models_dir and target.startswith((".", os.sep, "~")):
         raise SettingsError(f"There is no file or folder {target}.")
-    return _registry(_with_models_dir(chosen), backends).find(target)
+    return _registry(_with_models_dir(chosen), backends, _cache(chosen)).find(target)
 
 
 def _memory(
@@ -253,66 +247,6 @@ def _memory(
     }
 
 
-def _portrait(entry: ModelEntry, memory: dict[str, int] | None) -> str:
-    width = max(100, shutil.get_terminal_size((120, 24)).columns)
-    facts = table(("", ""), _facts(entry, memory)).lstrip("\n ")
-    verdicts = table(
-        ("ENGINE", "RUNS IT", "WHY"),
-        [_verdict_row(entry, i) for i in range(len(entry.verdicts))],
-        width,
-    )
-    parts = [facts, verdicts]
-    parts += [
-        "\n".join(wrap(printable(f"Problem: {p.message} [{p.code}]"), width))
-        for p in entry.info.problems
-    ]
-    if entry.info.evidence:
-        rows = [(e.field, e.value, e.source) for e in entry.info.evidence]
-        parts.append(table(("EVIDENCE", "VALUE", "SOURCE"), rows, width))
-    parts.append(printable(_conclusion(entry)))
-    return "\n\n".join(parts)
-
-
-def _facts(entry: ModelEntry, memory: dict[str, int] | None) -> list[tuple[str, str]]:
-    info = entry.info
-    context = f"{info.context_length} tokens" if info.context_length else "not stated"
-    if info.extended_context_length:
-        context += f", {info.extended_context_length} extended"
-    rows = [
-        ("model", entry.id),
-        ("path", str(info.path)),
-        ("format", info.format.value),
-        ("quantisation", explain.quantization(info)),
-        ("architecture", info.architecture.name or "unknown"),
-        ("role", info.role.value),
-        ("parameters", explain.parameters(info.parameters)),
-        ("weights", explain.size(info.weights_bytes)),
-        ("context", context),
-        ("chat template", _yes(info.chat_template) + (", with tools" if info.tools else "")),
-    ]
-    if memory is not None:
-        rows.append(("memory", f"about {explain.size(memory['total'])} when loaded"))
-    return rows
-
-
-def _verdict_row(entry: ModelEntry, index: int) -> tuple[str, str, str]:
-    verdict = entry.verdicts[index]
-    code = f" [{verdict.code}]" if verdict.code else ""
-    remedy = f" {verdict.remedy}" if verdict.remedy else ""
-    answer = {"yes": "yes", "limited": "with limits", "no": "no"}[verdict.support.value]
-    return verdict.engine, answer, f"{verdict.reason}{code}{remedy}".strip()
-
-
-def _conclusion(entry: ModelEntry) -> str:
-    if entry.choice.engine is None:
-        return explain.sentence(entry.info, entry.verdicts)
-    return f"It will be served by {entry.choice.engine} ({entry.choice.why})."
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
 # doctor
 
 
@@ -324,24 +258,22 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({"router": version(), "engines": [_installation(i) for i in found]})
     else:
-        width = max(100, shutil.get_terminal_size((120, 24)).columns)
-        head = ("ENGINE", "VERSION", "HOW", "WHERE", "WHAT IT CAN DO HERE")
-        rows = [
-            (
-                i.engine,
-                i.version or "–",
-                i.how or "–",
-                str(i.path or "–"),
-                ", ".join(i.capabilities) if i.usable else f"{i.problem} {i.remedy}".strip(),
-            )
-            for i in found
-        ]
+        head = ("ENGINE", "VERSION", "HOW", "WHAT IT CAN DO HERE")
         print(f"router {version()}, Python {sys.version.split()[0]}, {sys.platform}\n")
-        print(table(head, rows, width))
-    return OK if any(i.usable for i in found) else FAILED
+        print(table(head, [_doctor_row(i) for i in found], _width()))
+        places = [(i.engine, str(i.path)) for i in found if i.path]
+        print("\n" + table(("ENGINE", "WHERE"), places))
+    broken = any(i.how == "binary" and not i.usable for i in found)
+    return OK if any(i.usable for i in found) and not broken else FAILED
 
 
-def _installation(found: Any) -> dict[str, Any]:
+def _doctor_row(found: Installation) -> tuple[str, ...]:
+    able = ", ".join(found.capabilities)
+    what = able if found.usable else f"{found.problem} {found.remedy}".strip()
+    return found.engine, found.version or "–", found.how or "–", what
+
+
+def _installation(found: Installation) -> dict[str, Any]:
     return {
         "engine": found.engine,
         "usable": found.usable,
@@ -358,7 +290,14 @@ def _installation(found: Any) -> dict[str, Any]:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    return settings.load(vars(arguments), os.environ)
+    flags = vars(arguments)
+    if folders := flags.get("folders"):
+        flags["models_dir"] = [*(flags["models_dir"] or ()), *folders]
+    return settings.load(flags, os.environ)
+
+
+def _width() -> int:
+    return max(60, shutil.get_terminal_size((100, 24)).columns)
 
 
 def _with_models_dir(chosen: Settings) -> Settings:
@@ -370,36 +309,72 @@ def _with_models_dir(chosen: Settings) -> Settings:
     for folder in DEFAULT_MODELS_DIRS:
         if folder.expanduser().is_dir():
             return dataclasses.replace(chosen, models_dir=(folder.expanduser(),))
-    raise SettingsError("No folder with models was given: use --models-dir DIR.")
+    raise SettingsError(
+        "No folder with models was given, and there is no ~/Models: use --models-dir DIR."
+    )
 
 
-def _registry(chosen: Settings, backends: Mapping[str, Backend]) -> Registry:
+def _cache(chosen: Settings) -> Cache:
+    return Cache(chosen.cache_dir / FILE_NAME)
+
+
+def _rescan(chosen: Settings, backends: Mapping[str, Backend], kept: Cache) -> Registry:
     from detect.scan import scan
 
-    report = scan(chosen.models_dir, progress=_Progress("Scanning"))
-    return _judge(report, chosen, backends)
+    report = scan(chosen.models_dir, cache=kept)
+    return build(report, tuple(backends.values()), dict(chosen.engine))
+
+
+def _registry(chosen: Settings, backends: Mapping[str, Backend], kept: Cache) -> Registry:
+    from detect.scan import scan
+
+    _refuse_broken_binaries(backends)
+    names = ", ".join(str(folder) for folder in chosen.models_dir)
+    with _progress(f"Looking through {names}") as count:
+        report = scan(chosen.models_dir, progress=count, cache=kept)
+        return _judge(report, chosen, backends)
+
+
+def _refuse_broken_binaries(backends: Mapping[str, Backend]) -> None:
+    """The user's own binary is a wish: another engine in its place would be a surprise."""
+    for backend in backends.values():
+        found = backend.installation()
+        if found.how == "binary" and not found.usable:
+            raise SettingsError(f"{found.engine}: {found.problem} {found.remedy}")
 
 
 def _judge(report: ScanReport, chosen: Settings, backends: Mapping[str, Backend]) -> Registry:
     registry = build(report, tuple(backends.values()), dict(chosen.engine))
     for name, engine in chosen.engine:
         if not any(name in (entry.id, *entry.aliases) for entry in registry):
-            raise SettingsError(f"engine {name}={engine} names a model that was not found.")
+            raise SettingsError(
+                f"--engine {name}={engine} names a model that was not found; "
+                "`router list` shows all."
+            )
     return registry
 
 
-class _Progress:
-    """A line on stderr about work that takes more than a second, rewritten in place."""
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int], None]]:
+    """A line on stderr for every second that the work takes, with the latest count."""
+    done = threading.Event()
+    latest = 0
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._shown = time.monotonic()
+    def count(number: int) -> None:
+        nonlocal latest
+        latest = number
 
-    def __call__(self, count: int) -> None:
-        now = time.monotonic()
-        if now - self._shown >= 1.0:
-            self._shown = now
-            print(f"{self._what}: {count} so far …", file=sys.stderr, flush=True)
+    def tell() -> None:
+        while not done.wait(1.0):
+            print(f"{printable(what)}: {latest} so far …", file=sys.stderr, flush=True)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield count
+    finally:
+        done.set()
+        teller.join()
 
 
 def _print_json(value: Any) -> None:

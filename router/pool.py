@@ -21,7 +21,7 @@ from router.errors import (
     StartFailedError,
     as_router_error,
 )
-from router.registry import ModelEntry
+from router.registry import ModelEntry, Registry
 from router.scheduler import Action, Grant, Reject, Scheduler, Start, Stop
 
 log = logging.getLogger("router")
@@ -138,6 +138,18 @@ class Pool:
     def release(self, number: int) -> None:
         self._perform(self.scheduler.release(number))
 
+    def follow(self, registry: Registry) -> None:
+        """Instances of models that are gone, or whose files are others now, answer what they have
+        begun and end; who waits for one gets the model as it is now."""
+        for key in self._entries:
+            entry = registry.by_id(key)
+            if entry is not None and entry.servable:
+                self._entries[key] = entry
+        for key, running in list(self._running.items()):
+            entry = registry.by_id(key)
+            if entry is None or not entry.servable or not entry.runs_like(running.entry):
+                self._perform(self.scheduler.retire(key))
+
     def status(self) -> list[ModelStatus]:
         """One snapshot of everything that holds memory."""
         return [
@@ -167,7 +179,7 @@ class Pool:
                 case Reject(number, error):
                     self._settle(number, error)
         self._set_timer()
-        if not any(slot.leases for slot in self.scheduler.slots.values()):
+        if not self.busy:
             self._idle.set()
         else:
             self._idle.clear()
@@ -250,6 +262,11 @@ class Pool:
     def close(self) -> None:
         """Refuse what waits and what comes; let what runs go on."""
         self._perform(self.scheduler.close())
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is answered right now."""
+        return any(slot.leases for slot in self.scheduler.slots.values())
 
     async def drained(self) -> None:
         """Return when no lease is left."""

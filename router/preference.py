@@ -16,11 +16,11 @@ from detect.types import ModelInfo, SafetensorsDetails, WeightFormat
 
 
 class ModelClass(StrEnum):
-    MLX = "mlx"
-    GGUF = "gguf"
-    PLAIN = "plain"
-    PLAIN_MOE = "plain-moe"
-    QUANTIZED = "quantized"
+    MLX = "MLX"
+    GGUF = "GGUF"
+    PLAIN = "unquantised safetensors"
+    PLAIN_MOE = "unquantised mixture-of-experts"
+    QUANTIZED = "quantised safetensors"
 
 
 MLX, LLAMA_CPP, MISTRAL_RS = "mlx", "llama.cpp", "mistral.rs"
@@ -41,10 +41,12 @@ ORDER_ON_MACOS: Mapping[ModelClass, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The engine chosen, or None, and why: one clause."""
+    """The engine chosen, or None, and why: one clause. `refused` is the one that the user wanted
+    and that cannot run it."""
 
     engine: str | None
     why: str
+    refused: str | None = None
 
 
 def model_class(info: ModelInfo) -> ModelClass:
@@ -74,7 +76,7 @@ def choose(
     kind = model_class(info)
     table = ORDER_ON_MACOS if platform == "darwin" else ORDER
     ranked = sorted(able, key=lambda engine: _rank(table[kind], able[engine]))
-    return Choice(ranked[0], f"{refused}first choice for {kind} models here")
+    return Choice(ranked[0], f"{refused}first choice for {kind} models here", wanted)
 
 
 def _rank(order: Sequence[str], verdict: Verdict) -> tuple[bool, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, Verdict
+from detect.fingerprint import Fingerprint, fingerprint
 from detect.types import ModelInfo, ScanReport, Skipped
 from router import explain
 from router.errors import (
@@ -17,6 +18,7 @@ from router.errors import (
 from router.preference import Choice, choose
 
 BACKEND_ABSENT = "backend.absent"
+SETTLING = "settling"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +30,23 @@ class ModelEntry:
     verdicts: tuple[Verdict, ...]
     choice: Choice
     aliases: tuple[str, ...] = ()
+    fingerprint: Fingerprint = ()
 
     @property
     def servable(self) -> bool:
         return self.choice.engine is not None
+
+    @property
+    def settling(self) -> bool:
+        return any(problem.code == SETTLING for problem in self.info.problems)
+
+    def runs_like(self, other: ModelEntry) -> bool:
+        """Whether an instance of one would be an instance of the other: same files and engine."""
+        return (
+            self.fingerprint == other.fingerprint
+            and self.info.path == other.info.path
+            and self.choice.engine == other.choice.engine
+        )
 
 
 class Registry:
@@ -59,6 +74,10 @@ class Registry:
     @property
     def servable(self) -> tuple[ModelEntry, ...]:
         return tuple(entry for entry in self.entries if entry.servable)
+
+    def by_id(self, model_id: str) -> ModelEntry | None:
+        entry = self._by_name.get(model_id)
+        return entry if entry is not None and entry.id == model_id else None
 
     def find(self, name: str) -> ModelEntry:
         """The entry that `name` means, servable or not.
@@ -111,7 +130,7 @@ class Registry:
         return UnknownModelError(f"There is no model {shown!r}. {hint}", param="model")
 
     def _near(self, name: str) -> list[str]:
-        by_folded = {entry.id.casefold(): entry.id for entry in self.entries}
+        by_folded = {entry.id.casefold(): entry.id for entry in self.servable}
         folded = name[:200].casefold()
         near = difflib.get_close_matches(folded, by_folded, n=3, cutoff=0.5)
         inside = [key for key in by_folded if folded in key or key in folded]
@@ -122,6 +141,8 @@ def build(
     report: ScanReport, backends: Sequence[Backend], wanted: Mapping[str, str] | None = None
 ) -> Registry:
     """Ask every backend about every model. `wanted` maps model ids to engines."""
+    for backend in backends:
+        backend.prepare(report.models)
     return Registry(
         [_entry(info, backends, wanted or {}) for info in report.models], report.skipped
     )
@@ -136,6 +157,7 @@ def _entry(info: ModelInfo, backends: Sequence[Backend], wanted: Mapping[str, st
         verdicts=verdicts,
         choice=choose(info, verdicts, engine),
         aliases=info.aliases,
+        fingerprint=fingerprint(info),
     )
 
 

@@ -75,6 +75,7 @@ class Slot:
     state: SlotState = SlotState.STARTING
     leases: set[int] = field(default_factory=set)
     last_used: float = 0.0
+    retired: bool = False
 
 
 @dataclass(slots=True)
@@ -173,6 +174,15 @@ class Scheduler:
         slot.state = SlotState.STOPPING
         return [Stop(key), *self._advance()]
 
+    def retire(self, key: str) -> list[Action]:
+        """The files of its model are gone, or are others now: what it answers it may finish, what
+        comes waits for its successor."""
+        slot = self.slots.get(key)
+        if slot is None:
+            return []
+        slot.retired = True
+        return self._advance()
+
     def stopped(self, key: str) -> list[Action]:
         """A stopped instance is gone and its memory free."""
         self.slots.pop(key, None)
@@ -203,14 +213,14 @@ class Scheduler:
         slot = self.slots.get(key)
         if slot is None and needed_bytes > self.budget_bytes:
             return _too_big(key, needed_bytes, self.budget_bytes)
-        must_wait = slot is None or slot.state is not SlotState.READY
+        must_wait = slot is None or slot.retired or slot.state is not SlotState.READY
         if must_wait and len(self.queue) >= self.max_queue:
             return _queue_full(len(self.queue))
         return None
 
     def _advance(self) -> list[Action]:
         """Let every ticket that can, go on; in order of arrival."""
-        actions: list[Action] = []
+        actions: list[Action] = self._stop_retired()
         claimed: set[str] = set()
         memory_wanted = False
         for ticket in list(self.queue.values()):
@@ -220,11 +230,18 @@ class Scheduler:
                     ticket.waiting = Waiting.MEMORY
                 elif not self._load(ticket, actions, claimed):
                     memory_wanted = True
-            elif slot.state is SlotState.READY and ticket.key not in claimed:
+            elif slot.state is SlotState.READY and not slot.retired and ticket.key not in claimed:
                 self._grant(ticket, slot, actions)
             else:
                 ticket.waiting = _waiting_for(slot)
         return actions
+
+    def _stop_retired(self) -> list[Action]:
+        idle = [s for s in self.slots.values() if s.retired and s.state is SlotState.READY]
+        idle = [slot for slot in idle if not slot.leases]
+        for slot in idle:
+            slot.state = SlotState.STOPPING
+        return [Stop(slot.key) for slot in idle]
 
     def _grant(self, ticket: Ticket, slot: Slot, actions: list[Action]) -> None:
         del self.queue[ticket.number]
@@ -272,7 +289,8 @@ class Scheduler:
 def _waiting_for(slot: Slot) -> Waiting:
     if slot.state is SlotState.STARTING:
         return Waiting.LOADING
-    return Waiting.UNLOADING if slot.state is SlotState.STOPPING else Waiting.MEMORY
+    going = slot.retired or slot.state is SlotState.STOPPING
+    return Waiting.UNLOADING if going else Waiting.MEMORY
 
 
 def _queue_full(waiting: int) -> RouterError:

@@ -20,11 +20,13 @@ import uvicorn
 from backends.base import Backend, InstanceOptions
 from backends.memory import machine_memory
 from router.app import create_app
+from router.catalog import Catalog
 from router.errors import SettingsError
 from router.pool import STOP_GRACE_SECONDS, Pool
 from router.registry import Registry
 from router.scheduler import Scheduler
 from router.settings import Settings
+from router.watch import Rescan, Watch
 
 log = logging.getLogger("router")
 
@@ -61,11 +63,12 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.bind((host, port))
         sock.listen(2048)
-    except OSError as error:
+    except (OSError, UnicodeError, TypeError, ValueError) as error:
         sock.close()
-        reason = error.strerror or str(error)
+        reason = getattr(error, "strerror", None) or "no such address"
         raise SettingsError(
-            f"Cannot listen on {host} port {port}: {reason}. --port takes another one."
+            f"Cannot listen on {host} port {port}: {reason}. "
+            "--port or ROUTER_PORT takes another one."
         ) from None
     sock.setblocking(False)
     return sock
@@ -81,10 +84,14 @@ def run(
     registry: Registry,
     backends: Mapping[str, Backend],
     sock: socket.socket,
+    rescan: Rescan,
 ) -> None:
-    """Serve until a signal says otherwise; nothing that was started is left when it returns."""
+    """Serve until a signal says otherwise; nothing that was started is left when it returns.
+
+    `rescan` finds the models anew, when the folders are watched.
+    """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner, runtime_dir() as folder:
-        runner.run(_serve(settings, registry, backends, sock, folder))
+        runner.run(_serve(settings, registry, backends, sock, folder, rescan))
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -112,7 +119,9 @@ async def _serve(
     backends: Mapping[str, Backend],
     sock: socket.socket,
     folder: Path,
+    rescan: Rescan,
 ) -> None:
+    catalog = Catalog(registry)
     scheduler = Scheduler(
         settings.memory.resolve(machine_memory().total_bytes),
         max_queue=settings.max_queue,
@@ -126,16 +135,25 @@ async def _serve(
         runtime_dir=folder,
     )
     async with Pool(backends, scheduler, options) as pool:
-        server = _Server(_config(settings, registry, pool))
+        server = _Server(_config(settings, catalog, pool))
         ending = Ending(server, pool, settings.drain_seconds)
         ending.listen_to_signals()
-        await server.serve(sockets=[sock])
+        async with _watching(settings, rescan, catalog, pool):
+            await server.serve(sockets=[sock])
         await ending.finished()
 
 
-def _config(settings: Settings, registry: Registry, pool: Pool) -> uvicorn.Config:
+def _watching(
+    settings: Settings, rescan: Rescan, catalog: Catalog, pool: Pool
+) -> contextlib.AbstractAsyncContextManager[None]:
+    if not settings.watch:
+        return contextlib.nullcontext()
+    return Watch(settings.models_dir, rescan, catalog, pool).running()
+
+
+def _config(settings: Settings, catalog: Catalog, pool: Pool) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings, registry, pool),
+        create_app(settings, catalog, pool),
         http="httptools",
         ws="none",
         lifespan="off",
@@ -189,10 +207,13 @@ class Ending:
             await asyncio.wait([self._task])
 
     async def _drain(self) -> None:
-        log.info(
-            "Ending: running answers get %g s; press Ctrl-C again to end now.",
-            self._drain_seconds,
-        )
+        if self._pool.busy:
+            log.info(
+                "Ending: running answers get %g s; press Ctrl-C again to end now.",
+                self._drain_seconds,
+            )
+        else:
+            log.info("Ending.")
         self._pool.close()
         try:
             async with asyncio.timeout(self._drain_seconds):

@@ -40,12 +40,19 @@ class MemoryBudget:
         return str(self.bytes) if self.bytes is not None else f"{self.percent:g}%"
 
 
+LEAST_BUDGET_BYTES = 2**20
+"""Less is a unit forgotten."""
+
+
 def parse_size(text: str) -> int:
     """`512M`, `16GB` or a plain number of bytes; units are binary."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError("takes a size such as 512M or 16G")
-    return int(float(match[1]) * _SCALE[match[2].lower()])
+    size = float(match[1]) * _SCALE[match[2].lower()]
+    if size >= 2**63:
+        raise ValueError("takes a size such as 512M or 16G")
+    return int(size)
 
 
 def parse_budget(text: str) -> MemoryBudget:
@@ -54,13 +61,13 @@ def parse_budget(text: str) -> MemoryBudget:
         if not 0 < percent <= 100:
             raise ValueError("takes a percentage between 0 and 100, or a size such as 16G")
         return MemoryBudget(percent=percent)
-    if not (size := parse_size(text)):
-        raise ValueError("takes a size above zero, such as 16G, or a percentage")
+    if (size := parse_size(text)) < LEAST_BUDGET_BYTES:
+        raise ValueError("takes a size such as 16G or a percentage such as 80%")
     return MemoryBudget(bytes=size)
 
 
 def parse_path(text: str) -> Path:
-    if not text:
+    if not text or "\0" in text:
         raise ValueError("takes a path")
     try:
         return Path(text).expanduser().absolute()
@@ -73,6 +80,29 @@ def parse_port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise ValueError("takes a port between 0 and 65535")
     return port
+
+
+def parse_tokens(text: str) -> int:
+    """A number of tokens; `8k` is 8192."""
+    number = text.strip().lower()
+    scale = 1024 if number.endswith("k") else 1
+    try:
+        tokens = int(number.removesuffix("k")) * scale
+    except ValueError:
+        tokens = 0
+    if tokens < 1:
+        raise ValueError("takes a number of tokens such as 8192 or 8k")
+    return tokens
+
+
+SWITCH = {"yes": True, "true": True, "on": True, "1": True,
+          "no": False, "false": False, "off": False, "0": False}  # fmt: skip
+
+
+def parse_switch(text: str) -> bool:
+    if (value := SWITCH.get(text.strip().lower())) is None:
+        raise ValueError("takes yes or no")
+    return value
 
 
 def parse_positive(text: str) -> int:
@@ -134,6 +164,12 @@ class Settings:
     models_dir: tuple[Path, ...] = _option(
         (), "A folder with models; may be given several times.", parse_path, "DIR", repeated=True
     )
+    watch: bool = _option(
+        True,
+        "Watch the folders: models that come, change and go are served, or not, without a restart.",
+        parse_switch,
+        "YES|NO",
+    )
     host: str = _option("127.0.0.1", "Address to listen on.", str, "ADDRESS")
     port: int = _option(DEFAULT_PORT, "Port to listen on; 0 takes a free one.", parse_port, "PORT")
     api_key: str | None = _option(
@@ -183,7 +219,7 @@ class Settings:
     context_length: int = _option(
         32768,
         "Most context, in tokens, that a model is loaded with; less where the model has less.",
-        parse_positive,
+        parse_tokens,
         "TOKENS",
     )
     parallel: int = _option(
@@ -207,7 +243,7 @@ class Settings:
     max_body: int = _option(64 * 2**20, "Largest request body accepted.", parse_size, "SIZE")
     cache_dir: Path = _option(
         Path("~/.cache/local-model-router").expanduser(),
-        "Where answers of installed engines about what they support are remembered.",
+        "Where is remembered what the folders hold and what the engines say they support.",
         parse_path,
         "DIR",
     )
@@ -231,21 +267,38 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add the flags of the named options, or of all of them."""
     for option in OPTIONS:
         if not names or option.name in names:
-            parser.add_argument(
-                flag(option),
-                dest=option.name,
-                metavar=option.metadata["metavar"],
-                help=_help(option),
-                action="append" if option.metadata["repeated"] else "store",
-                default=None,
-            )
+            _add_flag(parser, option)
+
+
+def _add_flag(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) -> None:
+    common: dict[str, Any] = {"dest": option.name, "help": _help(option), "default": None}
+    if option.metadata["parse"] is parse_switch:
+        switch = argparse.BooleanOptionalAction
+        parser.add_argument(flag(option), action=switch, **common)
+        return
+    parser.add_argument(
+        flag(option),
+        metavar=option.metadata["metavar"],
+        action="append" if option.metadata["repeated"] else "store",
+        **common,
+    )
 
 
 def _help(option: dataclasses.Field[Any]) -> str:
     text = str(option.metadata["help"])
     if option.default not in (None, ()) and option.name != "cache_dir":
-        text += f" Default: {option.default}."
+        text += f" Default: {_shown(option)}."
     return (text + f" [{variable(option)}]").replace("%", "%%")
+
+
+def _shown(option: dataclasses.Field[Any]) -> str:
+    """The default as a user would write it."""
+    default: Any = option.default
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if option.metadata["parse"] is parse_size:
+        return f"{default // 2**20}M"
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
@@ -263,6 +316,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
 
 
 CONFIG = "config"
+MAX_FILE_BYTES = 2**20
 
 Given = dict[str, tuple[Any, str]]
 """Values by option, each with where it was written: `--port`, `ROUTER_PORT`, `port in FILE`."""
@@ -270,10 +324,15 @@ Given = dict[str, tuple[Any, str]]
 
 def _from_flags(flags: Mapping[str, Any]) -> Given:
     return {
-        option.name: (_read(option, flags[option.name], flag(option)), flag(option))
+        option.name: (_read(option, _given(flags[option.name]), flag(option)), flag(option))
         for option in OPTIONS
         if flags.get(option.name) is not None
     }
+
+
+def _given(value: Any) -> Any:
+    """A switch has been read by argparse, everything else is as it was written."""
+    return str(value) if isinstance(value, bool) else value
 
 
 def _from_environment(environment: Mapping[str, str]) -> Given:
@@ -305,9 +364,15 @@ def _toml(path: Path, named_by: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        with open(path, "rb") as file:
+            written = file.read(MAX_FILE_BYTES + 1)
+        if len(written) > MAX_FILE_BYTES:
+            raise SettingsError(f"{named_by} {path} is too large for a file of options.")
+        return tomllib.loads(written.decode("utf-8"))
     except OSError as error:
         raise SettingsError(f"{named_by} {path} cannot be read: {error.strerror}.") from None
+    except RecursionError:
+        raise SettingsError(f"{named_by} {path} is nested too deeply.") from None
     except ValueError as error:
         raise SettingsError(f"{named_by} {path} is not a TOML file: {error}.") from None
 
@@ -355,5 +420,9 @@ def _check(settings: Settings, where: Mapping[str, str]) -> None:
             "set --api-key (or ROUTER_API_KEY) as well."
         )
     for folder in settings.models_dir:
+        if not folder.exists():
+            raise SettingsError(f"{where['models_dir']} {folder} does not exist.")
         if not folder.is_dir():
-            raise SettingsError(f"{where['models_dir']} {folder} is not a folder.")
+            raise SettingsError(
+                f"{where['models_dir']} {folder} is a file: give the folder that it lies in."
+            )

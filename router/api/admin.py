@@ -7,10 +7,11 @@ from typing import Any
 
 from backends.base import Receive, Scope, Send
 from router.api import describe
-from router.api.answer import send_json
+from router.api.answer import send_json, send_text
+from router.catalog import Catalog
 from router.errors import ShuttingDownError
 from router.pool import ModelStatus, Pool
-from router.registry import Registry
+from router.table import printable
 
 
 class Livez:
@@ -32,19 +33,40 @@ class Readyz:
         await send_json(send, 200, {"status": "ready"})
 
 
+class Welcome:
+    """`GET /`: for the people who open the address in a browser."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = [f"  {entry.id}" for entry in self.catalog.registry.servable] or ["  none yet"]
+        lines = [
+            "The router is running. Its OpenAI-compatible API is at /v1.",
+            "",
+            "Models:",
+            *names,
+            "",
+            "/router/models says what each is and why others cannot be run; /router/status, what "
+            "is loaded.",
+        ]
+        await send_text(send, "\n".join(map(printable, lines)) + "\n")
+
+
 class AllModels:
     """`GET /router/models` and `GET /router/models/{id}`: unservable ones too, and why."""
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope.get("path_params", {}).get("model")
+        registry = self.catalog.registry
         if name is not None:
-            await send_json(send, 200, describe.entry(self.registry.find(name)))
+            await send_json(send, 200, describe.entry(registry.find(name)))
             return
-        models = [describe.entry(model) for model in self.registry]
-        skipped = [describe.skipped(item) for item in self.registry.skipped]
+        models = [describe.entry(model) for model in registry]
+        skipped = [describe.skipped(item) for item in registry.skipped]
         await send_json(send, 200, {"models": models, "skipped": skipped})
 
 

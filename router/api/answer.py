@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
 
 from backends.base import Message, Receive, Scope, Send
 from backends.errors import EngineError
-from router.errors import ClientGoneError, RouterError, as_router_error
+from router.errors import ClientGoneError, RouterError, ShuttingDownError, as_router_error
 
 log = logging.getLogger("router")
 
@@ -16,18 +17,20 @@ log = logging.getLogger("router")
 async def send_json(
     send: Send, status: int, value: Any, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
-    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                *headers,
-            ],
-        }
-    )
+    text = json.dumps(value, ensure_ascii=False) + "\n"
+    await _send_whole(send, status, b"application/json", text, headers)
+
+
+async def send_text(send: Send, text: str) -> None:
+    await _send_whole(send, 200, b"text/plain; charset=utf-8", text, ())
+
+
+async def _send_whole(
+    send: Send, status: int, kind: bytes, text: str, headers: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    body = text.encode("utf-8", "replace")
+    own = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -60,6 +63,11 @@ class ErrorBoundary:
             await self.app(scope, receive, watched)
         except ClientGoneError:
             return
+        except asyncio.CancelledError:
+            # The daemon is made to end: whoever waits for an answer is told, not cut off.
+            if not started:
+                await send_error(send, ShuttingDownError("The router ends.", retry_after_seconds=5))
+            raise
         except Exception as error:
             _log(scope, error, started)
             if not started:

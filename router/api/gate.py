@@ -11,7 +11,7 @@ from router.api.answer import send_error
 from router.errors import ForbiddenError, RouterError, UnauthorizedError
 from router.settings import Settings, is_loopback
 
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
+OPEN_PATHS = frozenset({"/health", "/livez", "/readyz"})
 
 
 class Gate:

@@ -11,9 +11,10 @@ from backends.base import Receive, Scope, Send
 from detect.types import ModelInfo, Role
 from router.api.answer import send_json
 from router.api.body import parse, read_body, replay
+from router.catalog import Catalog
 from router.errors import InvalidRequestError
 from router.pool import Pool
-from router.registry import ModelEntry, Registry
+from router.registry import ModelEntry
 
 NOT_FOR_TEXT: Mapping[Role, tuple[str, str]] = {
     Role.EMBEDDING: ("an embedding model", "/v1/embeddings"),
@@ -29,8 +30,8 @@ class Completions:
     through the same `async with`. The body goes to the engine as it came.
     """
 
-    def __init__(self, registry: Registry, pool: Pool, required: str, max_body: int) -> None:
-        self.registry = registry
+    def __init__(self, catalog: Catalog, pool: Pool, required: str, max_body: int) -> None:
+        self.catalog = catalog
         self.pool = pool
         self.required = required
         self.max_body = max_body
@@ -38,8 +39,9 @@ class Completions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.max_body)
         asked = parse(body, self.required)
-        _check_role(self.registry.find(asked.model).info)
-        entry = self.registry.resolve(asked.model)
+        registry = self.catalog.registry
+        _check_role(registry.find(asked.model).info)
+        entry = registry.resolve(asked.model)
         async with self.pool.lease(entry, lambda: disconnected(receive)) as instance:
             await instance(scope, replay(body, receive), send)
 
@@ -59,16 +61,16 @@ def _check_role(info: ModelInfo) -> None:
 class Models:
     """`GET /v1/models` and `GET /v1/models/{id}`: what can be asked for."""
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
         self.created = int(time.time())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope.get("path_params", {}).get("model")
         if name is not None:
-            await send_json(send, 200, self._model(self.registry.resolve(name)))
+            await send_json(send, 200, self._model(self.catalog.registry.resolve(name)))
             return
-        data = [self._model(entry) for entry in self.registry.servable]
+        data = [self._model(entry) for entry in self.catalog.registry.servable]
         await send_json(send, 200, {"object": "list", "data": data})
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:

@@ -22,7 +22,7 @@ SLACK = 5.0
 """Times promised for a quiet machine are multiplied by this: tests run on two busy cores."""
 
 START_SECONDS = 20.0 * SLACK
-LISTENING = re.compile(r"Listening on (http://\S+)")
+LISTENING = re.compile(r"Listening on (http://[^\s,]+)")
 
 
 class Daemon:

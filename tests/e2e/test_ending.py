@@ -109,7 +109,8 @@ def test_a_killed_engine_is_started_again_by_the_next_request(
     demo_models: Path, model: str
 ) -> None:
     with serving(demo_models, flags=FLAGS) as daemon:
-        daemon.chat(model, d.QUESTION)
+        first = daemon.chat(model, d.QUESTION)
+        assert first.status_code == 200, first.text
         (instance,) = daemon.status()["instances"]
         (engine,) = psutil.Process(instance["pid"]).children()
         os.kill(engine.pid, signal.SIGKILL)

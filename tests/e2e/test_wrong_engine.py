@@ -96,9 +96,8 @@ def test_a_model_without_an_engine_is_refused_with_a_reason_for_each(daemon: Dae
 
 
 def test_a_broken_model_is_listed_with_its_problem_and_the_rest_works(daemon: Daemon) -> None:
-    (row,) = [line for line in daemon.lines if line.startswith("lfs-pointer")]
-    assert "Git-LFS pointer" in daemon.output
-    assert row
+    (row,) = [line for line in daemon.lines if line.startswith("  lfs-pointer: ")]
+    assert "Git-LFS pointer" in row
     answer = daemon.chat("lfs-pointer", d.QUESTION)
     assert answer.status_code == 422
     assert "git lfs pull" in answer.json()["error"]["message"]
@@ -144,7 +143,10 @@ def test_list_shows_the_same_without_a_daemon(mixed: Path, tmp_path: Path) -> No
         (("serve", "--host", "0.0.0.0"), 2, "--api-key"),
         (("serve", "--engine", "x=vllm"), 2, "MODEL=ENGINE"),
         (("serve", "--memory", "much"), 2, "--memory"),
-        (("doctor", "--llama-server", "/nowhere/llama-server"), 0, ""),
+        (("list", "--models-dir", __file__), 2, "is a file"),
+        (("list", "/nowhere/at/all"), 2, "does not exist"),
+        (("list", ".", "--llama-server", "/nowhere/llama-server"), 2, "does not exist"),
+        (("inspect", ".", "--context-length", "x"), 2, "8k"),
     ],
 )
 def test_errors_are_one_sentence_and_a_status(
@@ -153,7 +155,7 @@ def test_errors_are_one_sentence_and_a_status(
     shown = router(*arguments, cache=tmp_path)
     assert shown.returncode == status, shown.stderr
     assert words in shown.stderr
-    assert len(shown.stderr.splitlines()) == (1 if status else 0)
+    assert len(shown.stderr.splitlines()) == 1
     assert "Traceback" not in shown.stderr + shown.stdout
 
 
@@ -164,6 +166,7 @@ def test_doctor_names_engines_and_versions(tmp_path: Path) -> None:
     assert all(engine["usable"] and engine["version"] for engine in engines.values())
     missing = router("doctor", "--llama-server", "/nowhere/llama-server", cache=tmp_path)
     assert "/nowhere/llama-server does not exist" in " ".join(missing.stdout.split())
+    assert missing.returncode == 1
 
 
 def test_version_is_printed(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,9 @@ class FakeBackend:
 
     def installation(self) -> Installation:
         return Installation(engine=self.name, version="1", how="worker")
+
+    def prepare(self, infos: Sequence[ModelInfo]) -> None:
+        pass
 
     def verdict(self, info: ModelInfo) -> Verdict:
         return Verdict(engine=self.name, support=Support.YES)

@@ -13,6 +13,7 @@ import httpx
 
 from backends.base import Backend
 from router import server
+from router.catalog import Catalog
 from router.pool import Pool
 from router.registry import ModelEntry, Registry
 from router.settings import Settings
@@ -55,7 +56,7 @@ async def serving(
     sock = server.bind("127.0.0.1", 0)
     base = server.address(sock)
     async with pooled(backend, **limits) as pool:
-        config = server._config(settings, Registry(entries), pool)
+        config = server._config(settings, Catalog(Registry(entries)), pool)
         daemon = server._Server(config)
         task = asyncio.create_task(daemon.serve(sockets=[sock]))
         try:

@@ -314,7 +314,7 @@ def test_a_model_that_never_fits_is_refused(fake: Engines) -> None:
 def test_an_unknown_path_is_answered_with_those_there_are(fake: Engines) -> None:
     async def main() -> None:
         async with serving(fake, A) as site:
-            for path in ("/", "/v1", "/v1/chat/completions/", "/v2/models", "/%00%ff/x"):
+            for path in ("/v1", "/v1/chat/completions/", "/v2/models", "/%00%ff/x"):
                 told = error(await site.client.get(path), 404, "unknown_path")
                 assert "/v1/chat/completions" in told["message"]
             assert len((await site.client.get("/" + "x" * 5000)).text) < 600
@@ -704,5 +704,18 @@ def test_a_picture_in_the_request_itself_passes(fake: Engines) -> None:
     async def main() -> None:
         async with serving(fake, A) as site:
             assert (await site.client.post(CHAT, json=body)).status_code == 200
+
+    run(main())
+
+
+def test_a_browser_at_the_root_is_told_what_this_is(fake: Engines) -> None:
+    async def main() -> None:
+        async with serving(fake, A, entry("bad", no("fake"))) as site:
+            page = await site.client.get("/")
+            assert page.status_code == 200
+            assert page.headers["content-type"].startswith("text/plain")
+            assert "  a\n" in page.text
+            assert "bad" not in page.text
+            assert (await site.client.get("/health")).status_code == 200
 
     run(main())

@@ -11,6 +11,8 @@ import pytest
 
 from detect.types import Evidence, Problem, Role
 from router import cli
+from router.overview import overview
+from router.portrait import portrait
 from router.registry import ModelEntry, Registry
 from router.settings import Settings
 from tests.router.entries import entry, no
@@ -31,8 +33,8 @@ def test_no_control_character_of_a_models_files_reaches_the_terminal() -> None:
     broken = Problem("corrupt.header", f"{EVIL} is no header.")
     for problems in ((problem,), (problem, broken)):
         model = strange(problems=problems, evidence=(Evidence("role", EVIL, EVIL),))
-        assert_printable(cli._portrait(model, None))
-        assert_printable(cli._overview(Registry([model])))
+        assert_printable(portrait(model, None, 80))
+        assert_printable(overview(Registry([model]), (), 80))
 
 
 def test_json_is_readable_and_holds_what_no_terminal_should_get_escaped(

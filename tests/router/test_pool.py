@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from router.errors import (
     StartFailedError,
 )
 from router.pool import Pool
-from router.registry import ModelEntry
+from router.registry import ModelEntry, Registry
 from router.scheduler import SlotState, Waiting
 from tests.router.entries import entry
 from tests.router.pools import Engines, alive, family, pooled, stays
@@ -496,3 +497,60 @@ def test_in_a_storm_of_requests_everyone_is_served_and_memory_is_kept(fake: Engi
 
     run(main())
     assert not alive(pid for m in models for pid in fake.engine(m.id).pids())
+
+
+# Models that change
+
+
+def other(model: ModelEntry) -> ModelEntry:
+    """The same name, with other files behind it."""
+    return replace(model, fingerprint=(("m.gguf", 1, 2, 3),))
+
+
+def test_a_changed_model_is_loaded_anew_and_others_run_on(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            await load(pool, A, B)
+            pids = {status.model: status.instance.pid for status in pool.status()}
+            pool.follow(Registry([other(A), B]))
+            await until(lambda: [status.model for status in pool.status()] == ["b"])
+            assert await visit(pool, other(A)) != pids["a"]
+            assert await visit(pool, B) == pids["b"]
+
+    run(main())
+
+
+def test_a_removed_model_ends_when_its_last_answer_is_done(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            async with pool.lease(A, stays):
+                pool.follow(Registry([B]))
+                assert leases(pool) == {"a": 1}
+            await until(lambda: pool.status() == [])
+
+    run(main())
+
+
+def test_who_waited_while_the_model_changed_gets_the_new_one(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            async with pool.lease(A, stays) as instance:
+                old = instance.status().pid
+                pool.follow(Registry([other(A)]))
+                waiter = asyncio.create_task(visit(pool, other(A)))
+                await until(lambda: waiting(pool) == {"a": Waiting.UNLOADING})
+            assert await waiter != old
+            pool.follow(Registry([other(A)]))
+            assert [status.state for status in pool.status()] == ["ready"]
+
+    run(main())
+
+
+def test_a_registry_that_says_the_same_changes_nothing(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            pid = await visit(pool, A)
+            pool.follow(Registry([entry("a")]))
+            assert await visit(pool, A) == pid
+
+    run(main())

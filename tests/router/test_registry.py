@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -157,6 +157,27 @@ def test_every_engine_is_asked_about_every_model() -> None:
         "a": [("llama.cpp", True), ("mistral.rs", True)],
         "b": [("llama.cpp", True), ("mistral.rs", False)],
     }
+
+
+class Preparing(Engine):
+    """Writes down what is asked of it, in order."""
+
+    def __init__(self) -> None:
+        super().__init__("mlx")
+        self.asked: list[tuple[str, ...]] = []
+
+    def prepare(self, infos: Sequence[ModelInfo]) -> None:
+        self.asked.append(tuple(info.id for info in infos))
+
+    def verdict(self, info: ModelInfo) -> Verdict:
+        self.asked.append((info.id,))
+        return super().verdict(info)
+
+
+def test_an_engine_hears_of_all_models_before_it_judges_the_first() -> None:
+    engine = Preparing()
+    build(ScanReport(models=(model("a"), model("b"))), [engine])
+    assert engine.asked == [("a", "b"), ("a",), ("b",)]
 
 
 def test_the_users_wish_counts_by_id_and_by_alias_and_for_that_model_only() -> None:

@@ -163,6 +163,48 @@ def test_after_close_nobody_new_gets_in_and_leases_go_on() -> None:
     assert s.slots["a"].leases == {1}
 
 
+def test_a_retired_model_finishes_what_it_answers_and_ends() -> None:
+    s = scheduler()
+    s.request(1, "a", 10)
+    s.ready("a")
+    assert s.retire("a") == []
+    assert s.release(1) == [Stop("a")]
+    assert s.stopped("a") == []
+    assert s.slots == {}
+
+
+def test_an_idle_model_that_is_retired_ends_at_once_and_only_once() -> None:
+    s = scheduler()
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.release(1)
+    assert s.retire("a") == [Stop("a")]
+    assert s.retire("a") == []
+    assert s.retire("unheard-of") == []
+
+
+def test_who_asks_for_a_retired_model_gets_its_successor() -> None:
+    s = scheduler()
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.retire("a")
+    assert s.request(2, "a", 12) == []
+    assert s.queue[2].waiting is Waiting.UNLOADING
+    assert s.release(1) == [Stop("a")]
+    assert s.stopped("a") == [Start("a")]
+    assert s.slots["a"].reserved_bytes == 12
+    assert s.ready("a") == [Grant(2, "a")]
+
+
+def test_a_model_retired_while_it_loads_is_not_granted() -> None:
+    s = scheduler()
+    s.request(1, "a", 10)
+    s.retire("a")
+    assert s.ready("a") == [Stop("a")]
+    assert s.stopped("a") == [Start("a")]
+    assert s.ready("a") == [Grant(1, "a")]
+
+
 SIZES = {"a": 4, "b": 6, "c": 7, "d": 10, "e": 1}
 
 
@@ -254,6 +296,10 @@ class RandomLife(RuleBasedStateMachine):
         key = sorted(self.running)[pick % len(self.running)]
         self.dead.add(key)
         self.perform(self.scheduler.died(key))
+
+    @rule(key=st.sampled_from(sorted(SIZES)))
+    def change(self, key: str) -> None:
+        self.perform(self.scheduler.retire(key))
 
     @rule(seconds=st.floats(0.1, 15))
     def wait(self, seconds: float) -> None:

@@ -120,9 +120,20 @@ def test_a_flag_may_be_given_several_times(tmp_path: Path) -> None:
     assert load(given, {}).models_dir == (tmp_path, tmp_path.parent)
 
 
+@pytest.mark.parametrize(("text", "value"), [("no", False), ("OFF", False), ("1", True)])
+def test_a_switch_is_a_flag_with_its_opposite_and_a_word_elsewhere(
+    tmp_path: Path, text: str, value: bool
+) -> None:
+    assert load(flags("--watch"), {"ROUTER_WATCH": "no"}).watch
+    assert not load(flags("--no-watch"), {"ROUTER_WATCH": "yes"}).watch
+    assert load(flags(), {"ROUTER_WATCH": text}).watch is value
+    assert not load({"config": toml(tmp_path, "watch = false")}, {}).watch
+
+
 BAD: dict[str, tuple[str, ...]] = {
     "config": ("", "/nowhere/router.toml"),
     "models_dir": ("", "/nowhere/at/all", "~nobody-of-that-name/models"),
+    "watch": ("", "maybe", "2"),
     "host": ("0.0.0.0", "", "::", "192.168.0.1", "127.0.0.1.example.com"),
     "port": ("", "http", "-1", "65536", "1.5"),
     "api_key": (),
@@ -132,7 +143,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "llama_server": ("", "~nobody-of-that-name/llama-server"),
     "mistralrs": ("", "~nobody-of-that-name/mistralrs"),
     "memory": ("", "much", "0%", "0", "0G", "101%", "nan%", "x%", "-1G", "1 light year"),
-    "context_length": ("", "0", "-5", "32k"),
+    "context_length": ("", "0", "-5", "32q", "many"),
     "parallel": ("", "0", "many"),
     "max_queue": ("", "0", "many"),
     "queue_seconds": ("", "-1", "nan", "soon"),
@@ -177,7 +188,9 @@ def test_every_option_is_documented_once(option: dataclasses.Field[Any]) -> None
     parser = argparse.ArgumentParser(formatter_class=argparse.RawTextHelpFormatter)
     settings.add_flags(parser)
     text = parser.format_help()
-    assert len(re.findall(rf"^  {flag(option)} {option.metadata['metavar']}\b", text, re.M)) == 1
+    switch = isinstance(option.default, bool)
+    value = f", --no-{flag(option)[2:]}" if switch else f" {option.metadata['metavar']}"
+    assert len(re.findall(rf"^  {flag(option)}{value}\b", text, re.M)) == 1
     assert text.count(f"[{variable(option)}]") == 1
     assert str(option.metadata["help"]).endswith((".", "command line."))
 
