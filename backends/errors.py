@@ -3,6 +3,7 @@ EngineError                     what an engine, or the lack of one, did to a req
 ├── EngineMissingError          the engine is not installed or cannot be run
 ├── EngineStartError            it was started and did not become ready
 ├── EngineDiedError             it ended while it was needed
+│   └── EngineGoneError         … before it was asked: another one can be, instead
 ├── EngineBusyError             it is stopping or draining; asking again helps
 ├── EngineProtocolError         its answer is not what the interface promises
 └── BadRequestError             the request itself cannot be served; `param` names the field
@@ -48,6 +49,10 @@ class EngineStartError(EngineError):
 
 class EngineDiedError(EngineError):
     code = "engine.died"
+
+
+class EngineGoneError(EngineDiedError):
+    """Nothing of the request has reached the engine."""
 
 
 class EngineBusyError(EngineError):

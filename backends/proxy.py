@@ -13,7 +13,7 @@ import httpx
 
 from backends.asgi import unless_disconnected, whole_body
 from backends.base import Message, Receive, Scope, Send
-from backends.errors import EngineDiedError, EngineError, EngineProtocolError
+from backends.errors import EngineDiedError, EngineError, EngineGoneError, EngineProtocolError
 
 CONNECT_SECONDS = 5.0
 EVENT_BOUNDARY = b"\n\n"
@@ -74,6 +74,7 @@ class Proxy:
     once. `idle_seconds` bounds the silence between two pieces of an answer; None waits for ever.
 
     Raises, before the first byte of an answer only:
+        EngineGoneError: there is nobody to connect to.
         EngineDiedError: the connection ended without an answer.
         EngineProtocolError: the answer is not HTTP, or a redirect.
     After the first byte a stream ends with an error event and the raised error, so that the
@@ -136,6 +137,12 @@ class Proxy:
         try:
             async with asyncio.timeout(self._idle_seconds):
                 return await self._transport.handle_async_request(request)
+        except httpx.ConnectError as error:
+            raise EngineGoneError(
+                f"{self._engine} had ended before it was asked for {self._model}; ask again.",
+                engine=self._engine,
+                model=self._model,
+            ) from error
         except (httpx.NetworkError, httpx.TimeoutException, TimeoutError) as error:
             raise self._died() from error
         except httpx.RemoteProtocolError as error:

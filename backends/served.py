@@ -30,8 +30,8 @@ from backends.base import (
 from backends.child import Child
 from backends.errors import (
     EngineBusyError,
-    EngineDiedError,
     EngineError,
+    EngineGoneError,
     EngineMissingError,
     EngineStartError,
 )
@@ -299,7 +299,7 @@ class ServedByChild:
         )
 
     def _death(self) -> EngineError:
-        return EngineDiedError(
+        return EngineGoneError(
             f"{self._service.engine} is not running with {self.model} any more; ask again.",
             engine=self._service.engine,
             model=self.model,

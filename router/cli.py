@@ -34,7 +34,15 @@ DISTRIBUTION = "local-model-router"
 
 OK, FAILED, USAGE, NOTHING_CAN = 0, 1, 2, 3
 
-LIST_OPTIONS = ("config", "models_dir", "engine", "llama_server", "mistralrs", "cache_dir")
+LIST_OPTIONS = (
+    "config",
+    "models_dir",
+    "engine",
+    "prefer",
+    "llama_server",
+    "mistralrs",
+    "cache_dir",
+)
 DEFAULT_MODELS_DIRS = (Path("~/Models"), Path("~/models"))
 
 
@@ -225,7 +233,7 @@ def _find(target: str, chosen: Settings, backends: Mapping[str, Backend]) -> Mod
     path = settings.parse_path(target)
     if path.exists():
         report = ScanReport(models=(inspect_path(path),))
-        (entry,) = build(report, tuple(backends.values()), dict(chosen.engine))
+        (entry,) = build(report, tuple(backends.values()), chosen.wishes)
         return entry
     if os.sep in target and not chosen.models_dir and target.startswith((".", os.sep, "~")):
         raise SettingsError(f"There is no file or folder {target}.")
@@ -322,7 +330,7 @@ def _rescan(chosen: Settings, backends: Mapping[str, Backend], kept: Cache) -> R
     from detect.scan import scan
 
     report = scan(chosen.models_dir, cache=kept)
-    return build(report, tuple(backends.values()), dict(chosen.engine))
+    return build(report, tuple(backends.values()), chosen.wishes)
 
 
 def _registry(chosen: Settings, backends: Mapping[str, Backend], kept: Cache) -> Registry:
@@ -344,7 +352,7 @@ def _refuse_broken_binaries(backends: Mapping[str, Backend]) -> None:
 
 
 def _judge(report: ScanReport, chosen: Settings, backends: Mapping[str, Backend]) -> Registry:
-    registry = build(report, tuple(backends.values()), dict(chosen.engine))
+    registry = build(report, tuple(backends.values()), chosen.wishes)
     for name, engine in chosen.engine:
         if not any(name in (entry.id, *entry.aliases) for entry in registry):
             raise SettingsError(

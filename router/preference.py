@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backends.base import Support, Verdict
@@ -16,11 +16,11 @@ from detect.types import ModelInfo, SafetensorsDetails, WeightFormat
 
 
 class ModelClass(StrEnum):
-    MLX = "MLX"
-    GGUF = "GGUF"
-    PLAIN = "unquantised safetensors"
-    PLAIN_MOE = "unquantised mixture-of-experts"
-    QUANTIZED = "quantised safetensors"
+    MLX = "mlx"
+    GGUF = "gguf"
+    PLAIN = "safetensors"
+    PLAIN_MOE = "safetensors-moe"
+    QUANTIZED = "safetensors-quantized"
 
 
 MLX, LLAMA_CPP, MISTRAL_RS = "mlx", "llama.cpp", "mistral.rs"
@@ -37,6 +37,24 @@ ORDER_ON_MACOS: Mapping[ModelClass, tuple[str, ...]] = {
     **ORDER,
     ModelClass.PLAIN_MOE: (MLX, MISTRAL_RS),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Engines that the user wants: for models, by id or alias, and first for classes of models."""
+
+    models: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+    def for_model(self, info: ModelInfo) -> str | None:
+        names = (info.id, *info.aliases)
+        return next((self.models[name] for name in names if name in self.models), None)
+
+    def for_class(self, info: ModelInfo) -> str | None:
+        return self.classes.get(model_class(info))
+
+
+NO_WISHES = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +81,29 @@ def model_class(info: ModelInfo) -> ModelClass:
 def choose(
     info: ModelInfo,
     verdicts: Sequence[Verdict],
-    wanted: str | None = None,
+    wishes: Wishes = NO_WISHES,
     platform: str = sys.platform,
 ) -> Choice:
     """The wanted engine if it can, else the first yes in order, else the first with limits."""
+    wanted = wishes.for_model(info)
     able = {verdict.engine: verdict for verdict in verdicts if verdict.ok}
     if not able:
         return Choice(None, "no engine can run it")
     if wanted in able:
         return Choice(wanted, "chosen by you")
     refused = f"you chose {wanted}, which cannot run it; " if wanted else ""
-    kind = model_class(info)
+    order = _order(info, wishes, platform)
+    engine = min(able, key=lambda name: _rank(order, able[name]))
+    whose = "your first choice" if engine == wishes.for_class(info) else "first choice"
+    why = f"{refused}{whose} for {model_class(info)} models here"
+    return Choice(engine, why, wanted)
+
+
+def _order(info: ModelInfo, wishes: Wishes, platform: str) -> tuple[str, ...]:
     table = ORDER_ON_MACOS if platform == "darwin" else ORDER
-    ranked = sorted(able, key=lambda engine: _rank(table[kind], able[engine]))
-    return Choice(ranked[0], f"{refused}first choice for {kind} models here", wanted)
+    usual = table[model_class(info)]
+    first = wishes.for_class(info)
+    return usual if first is None else (first, *usual)
 
 
 def _rank(order: Sequence[str], verdict: Verdict) -> tuple[bool, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, Verdict
@@ -15,7 +15,7 @@ from router.errors import (
     UnknownModelError,
     UnservableModelError,
 )
-from router.preference import Choice, choose
+from router.preference import NO_WISHES, Choice, Wishes, choose
 
 BACKEND_ABSENT = "backend.absent"
 SETTLING = "settling"
@@ -137,25 +137,21 @@ class Registry:
         return [by_folded[key] for key in dict.fromkeys(near + inside)][:3]
 
 
-def build(
-    report: ScanReport, backends: Sequence[Backend], wanted: Mapping[str, str] | None = None
-) -> Registry:
-    """Ask every backend about every model. `wanted` maps model ids to engines."""
+def build(report: ScanReport, backends: Sequence[Backend], wishes: Wishes = NO_WISHES) -> Registry:
+    """Ask every backend about every model."""
     for backend in backends:
         backend.prepare(report.models)
-    return Registry(
-        [_entry(info, backends, wanted or {}) for info in report.models], report.skipped
-    )
+    entries = [_entry(info, backends, wishes) for info in report.models]
+    return Registry(entries, report.skipped)
 
 
-def _entry(info: ModelInfo, backends: Sequence[Backend], wanted: Mapping[str, str]) -> ModelEntry:
+def _entry(info: ModelInfo, backends: Sequence[Backend], wishes: Wishes) -> ModelEntry:
     verdicts = tuple(backend.verdict(info) for backend in backends)
-    engine = next((wanted[name] for name in (info.id, *info.aliases) if name in wanted), None)
     return ModelEntry(
         id=info.id,
         info=info,
         verdicts=verdicts,
-        choice=choose(info, verdicts, engine),
+        choice=choose(info, verdicts, wishes),
         aliases=info.aliases,
         fingerprint=fingerprint(info),
     )

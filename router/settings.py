@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from router.errors import SettingsError
+from router.preference import ModelClass, Wishes
 
 DEFAULT_PORT = 8642
 ENGINE_NAMES = ("mlx", "llama.cpp", "mistral.rs")
+CLASS_NAMES = tuple(ModelClass)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _SCALE = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -134,6 +136,17 @@ def parse_engine_choice(text: str) -> tuple[str, str]:
     return model, engine
 
 
+def parse_class_choice(text: str) -> tuple[str, str]:
+    """`CLASS=ENGINE`."""
+    kind, _, engine = text.rpartition("=")
+    if kind not in CLASS_NAMES or engine not in ENGINE_NAMES:
+        raise ValueError(
+            f"takes CLASS=ENGINE, with CLASS one of {', '.join(CLASS_NAMES)} and ENGINE one of "
+            f"{', '.join(ENGINE_NAMES)}"
+        )
+    return kind, engine
+
+
 def _option(
     default: Any,
     help: str,  # noqa: A002 - argparse's own word for it
@@ -201,6 +214,13 @@ class Settings:
         "MODEL=ENGINE",
         repeated=True,
     )
+    prefer: tuple[tuple[str, str], ...] = _option(
+        (),
+        f"Try ENGINE first for a class of models: {', '.join(CLASS_NAMES)}.",
+        parse_class_choice,
+        "CLASS=ENGINE",
+        repeated=True,
+    )
     llama_server: Path | None = _option(
         None, "The llama-server binary to use instead of the one on PATH.", parse_path, "FILE"
     )
@@ -250,6 +270,10 @@ class Settings:
     log_level: str = _option(
         "info", "How much to log: debug, info, warning or error.", parse_level, "LEVEL"
     )
+
+    @property
+    def wishes(self) -> Wishes:
+        return Wishes(dict(self.engine), dict(self.prefer))
 
 
 OPTIONS: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(Settings)

@@ -21,8 +21,8 @@ MAY_IMPORT = {
 }
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "table"}),
-    frozenset({"settings", "explain", "preference"}),
+    frozenset({"errors", "table", "preference"}),
+    frozenset({"settings", "explain"}),
     frozenset({"registry"}),
     frozenset({"catalog", "overview", "portrait"}),
     frozenset({"policy"}),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from backends.asgi import disconnected
 from backends.base import Receive, Scope, Send
+from backends.errors import EngineGoneError
 from detect.types import ModelInfo, Role
 from router.api.answer import send_json
 from router.api.body import parse, read_body, replay
@@ -21,6 +24,10 @@ NOT_FOR_TEXT: Mapping[Role, tuple[str, str]] = {
     Role.RERANKER: ("a reranker", "/v1/rerank"),
 }
 """What a model of that role is, and the endpoint that OpenAI and its followers have for it."""
+
+
+NOTICED_SECONDS = 5.0
+"""Longest time until the end of a dead engine is known: as long as its guard may take."""
 
 
 class Completions:
@@ -42,8 +49,23 @@ class Completions:
         registry = self.catalog.registry
         _check_role(registry.find(asked.model).info)
         entry = registry.resolve(asked.model)
+        try:
+            await self._answer(entry, scope, body, receive, send)
+        except EngineGoneError:
+            # It had died unnoticed, and knows nothing of this request: another one is started.
+            await self._answer(entry, scope, body, receive, send)
+
+    async def _answer(
+        self, entry: ModelEntry, scope: Scope, body: bytes, receive: Receive, send: Send
+    ) -> None:
         async with self.pool.lease(entry, lambda: disconnected(receive)) as instance:
-            await instance(scope, replay(body, receive), send)
+            try:
+                await instance(scope, replay(body, receive), send)
+            except EngineGoneError:
+                # The pool, which waits for the same, is told before us.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(instance.wait_failed(), NOTICED_SECONDS)
+                raise
 
 
 def _check_role(info: ModelInfo) -> None:

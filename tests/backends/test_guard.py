@@ -252,4 +252,6 @@ def test_the_engine_gets_its_signals_untouched() -> None:
     with guarding_program("cat", "/proc/self/status") as guard:
         lines = iter(guard.line, "")
         masks = dict(line.split(":\t") for line in lines if line.startswith("Sig"))
-        assert [masks[name] for name in ("SigBlk", "SigIgn", "SigCgt")] == ["0" * 16] * 3
+        # Those above are libc's own; some starters of tests ignore one.
+        known = [int(masks[name], 16) % 2**31 for name in ("SigBlk", "SigIgn", "SigCgt")]
+        assert known == [0, 0, 0]

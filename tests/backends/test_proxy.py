@@ -18,7 +18,7 @@ import pytest
 
 from backends.base import Receive, Scope, Send
 from backends.child import Child
-from backends.errors import EngineDiedError, EngineError, EngineProtocolError
+from backends.errors import EngineDiedError, EngineError, EngineGoneError, EngineProtocolError
 from backends.proxy import Endpoint, Proxy, TcpEndpoint, UnixEndpoint
 from tests.fake_engine import FakeEngine, asking, release
 from tests.fake_engine.engine import SENTENCE
@@ -329,7 +329,7 @@ def test_nobody_at_the_endpoint_is_a_dead_engine(unix: bool) -> None:
         os.kill(way.engine.pids()[0], signal.SIGKILL)
         await asyncio.sleep(0.05)
         assert (await way.ask()).status_code == 500
-        assert [type(error) for error in way.errors] == [EngineDiedError]
+        assert [type(error) for error in way.errors] == [EngineGoneError]
 
     through_proxy(scenario, unix=unix)
 

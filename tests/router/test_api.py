@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,11 @@ from backends.base import Footprint, InstanceOptions
 from detect.types import ModelInfo, Role
 from router.settings import Settings
 from tests.fake_engine import asking
+from tests.processes import none_alive
 from tests.router.entries import absent, entry, no
 from tests.router.pools import Engines
 from tests.router.sites import serving
-from tests.slack import run
+from tests.slack import run, soon
 from tests.waiting import until
 
 A = entry("a")
@@ -579,6 +583,20 @@ def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_event_and_a_cut(
     run(main())
     assert "(stream cut)" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_an_engine_that_has_died_unnoticed_costs_nobody_an_answer(fake: Engines) -> None:
+    async def main() -> None:
+        async with serving(fake, A) as site:
+            for _ in range(5):
+                assert (await site.chat(asking())).status_code == 200
+                engine = fake.engine("a").pids()[-1]
+                os.kill(engine, signal.SIGKILL)
+                # Nothing of ours runs meanwhile that could notice.
+                soon(functools.partial(none_alive, [engine]), 1)
+            assert len(fake.engine("a").pids()) == 5
+
+    run(main())
 
 
 def test_an_engine_that_dies_in_a_plain_answer_cuts_it_and_adds_nothing(fake: Engines) -> None:

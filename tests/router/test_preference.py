@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from detect.types import ModelInfo, Quantization, SafetensorsDetails, WeightFormat
-from router.preference import ORDER, ORDER_ON_MACOS, Choice, ModelClass, choose, model_class
+from router.preference import (
+    ORDER,
+    ORDER_ON_MACOS,
+    Choice,
+    ModelClass,
+    Wishes,
+    choose,
+    model_class,
+)
 from router.settings import ENGINE_NAMES
 from tests.fake_engine import model
 from tests.router.entries import LINUX, MACOS, limited, no, yes
@@ -19,6 +27,8 @@ def experts(moe: bool) -> SafetensorsDetails:
     return SafetensorsDetails(tensor_count=1, moe=moe)
 
 
+ID = "m"
+WANTS_MLX = Wishes({ID: "mlx"})
 GPTQ = Quantization(method="gptq", bits=4)
 
 MODELS = {
@@ -88,16 +98,35 @@ def test_an_engine_that_the_order_does_not_name_comes_last() -> None:
 def test_without_an_able_engine_there_is_no_choice() -> None:
     none = Choice(None, "no engine can run it")
     assert choose(MODELS[ModelClass.MLX], (no("mlx"), no("mistral.rs"))) == none
-    assert choose(MODELS[ModelClass.MLX], (), wanted="mlx") == none
+    assert choose(MODELS[ModelClass.MLX], (), WANTS_MLX) == none
 
 
 @pytest.mark.parametrize("verdict", [yes("mistral.rs"), limited("mistral.rs")])
 def test_a_wish_goes_before_the_order_even_with_limits(verdict: Any) -> None:
-    choice = choose(MODELS[ModelClass.GGUF], (yes("llama.cpp"), verdict), "mistral.rs")
+    choice = choose(
+        MODELS[ModelClass.GGUF], (yes("llama.cpp"), verdict), Wishes({ID: "mistral.rs"})
+    )
     assert choice == Choice("mistral.rs", "chosen by you")
 
 
 def test_a_wish_that_the_verdict_forbids_is_refused_and_said_so() -> None:
-    choice = choose(MODELS[ModelClass.GGUF], (yes("llama.cpp"), no("mlx")), "mlx")
+    choice = choose(MODELS[ModelClass.GGUF], (yes("llama.cpp"), no("mlx")), WANTS_MLX)
     assert choice.engine == "llama.cpp"
     assert choice.why.startswith("you chose mlx, which cannot run it; ")
+    assert choice.refused == "mlx"
+
+
+def test_a_class_may_have_another_first_choice() -> None:
+    info, both = MODELS[ModelClass.GGUF], (yes("llama.cpp"), yes("mistral.rs"))
+    wishes = Wishes(classes={"gguf": "mistral.rs"})
+    choice = choose(info, both, wishes)
+    assert choice == Choice("mistral.rs", "your first choice for gguf models here")
+    unable = choose(info, (yes("llama.cpp"), no("mistral.rs")), wishes)
+    assert unable == Choice("llama.cpp", "first choice for gguf models here")
+    assert choose(MODELS[ModelClass.MLX], (yes("mlx"), yes("mistral.rs")), wishes).engine == "mlx"
+
+
+def test_a_wish_for_a_model_goes_before_one_for_its_class() -> None:
+    wishes = Wishes({ID: "llama.cpp"}, {"gguf": "mistral.rs"})
+    choice = choose(MODELS[ModelClass.GGUF], (yes("llama.cpp"), yes("mistral.rs")), wishes)
+    assert choice == Choice("llama.cpp", "chosen by you")

@@ -8,6 +8,7 @@ import pytest
 from backends.base import Verdict
 from detect.types import ModelInfo, ScanReport, Skipped
 from router.errors import EngineUnavailableError, UnknownModelError, UnservableModelError
+from router.preference import Wishes
 from router.registry import Registry, build
 from tests.fake_engine import FakeBackend, model
 from tests.router.entries import absent, entry, no, yes
@@ -145,7 +146,7 @@ class Engine(FakeBackend):
 
 def built(wanted: Mapping[str, str]) -> dict[str, str | None]:
     report = ScanReport(models=(model("a", aliases=("alias",)), model("b")))
-    models = build(report, [Engine("llama.cpp"), Engine("mistral.rs", "b")], wanted)
+    models = build(report, [Engine("llama.cpp"), Engine("mistral.rs", "b")], Wishes(wanted))
     return {e.id: e.choice.engine for e in models}
 
 

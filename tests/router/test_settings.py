@@ -140,6 +140,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "allow_host": (),
     "allow_origin": (),
     "engine": ("", "mlx", "a=vllm", "=mlx", "a="),
+    "prefer": ("", "gguf", "gguf=vllm", "quux=mlx", "=mlx"),
     "llama_server": ("", "~nobody-of-that-name/llama-server"),
     "mistralrs": ("", "~nobody-of-that-name/mistralrs"),
     "memory": ("", "much", "0%", "0", "0G", "101%", "nan%", "x%", "-1G", "1 light year"),
