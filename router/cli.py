@@ -25,6 +25,7 @@ from router.errors import RouterError, SettingsError
 from router.overview import overview
 from router.portrait import portrait
 from router.registry import ModelEntry, Registry, build
+from router.running import running
 from router.settings import Settings
 from router.table import printable, table
 
@@ -105,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_flags(inspect, *LIST_OPTIONS, "context_length")
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(command=_inspect)
+
+    ps = commands.add_parser("ps", help="what a running daemon has loaded, and what waits")
+    settings.add_flags(ps, "config", "host", "port", "api_key")
+    ps.add_argument("--json", action="store_true", help="print one JSON object")
+    ps.set_defaults(command=_ps)
 
     doctor = commands.add_parser("doctor", help="which engines are here, and what is missing")
     settings.add_flags(doctor, "config", "llama_server", "mistralrs", "cache_dir")
@@ -253,6 +259,39 @@ def _memory(
         "overhead": footprint.overhead_bytes,
         "total": footprint.total_bytes,
     }
+
+
+# ps
+
+
+def _ps(arguments: argparse.Namespace) -> int:
+    chosen = _settings(arguments)
+    status = _ask_daemon(chosen, "/router/status")
+    if arguments.json:
+        _print_json(status)
+    else:
+        print(running(status))
+    return OK
+
+
+def _ask_daemon(chosen: Settings, path: str) -> dict[str, Any]:
+    """Raises SettingsError: there is no daemon at that address, or it does not know us."""
+    import httpx
+
+    host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
+    url = f"http://{host}:{chosen.port}"
+    headers = {"authorization": f"Bearer {chosen.api_key}"} if chosen.api_key else {}
+    try:
+        answer = httpx.get(url + path, headers=headers, timeout=10, trust_env=False)
+        told: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        raise SettingsError(
+            f"No router answers at {url}; start one with `router serve`, or say where it is with "
+            "--host and --port."
+        ) from None
+    if answer.status_code != httpx.codes.OK:
+        raise SettingsError(f"The router at {url} says: {told['error']['message']}")
+    return told
 
 
 # doctor

@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "table", "preference"}),
     frozenset({"settings", "explain"}),
     frozenset({"registry"}),
-    frozenset({"catalog", "overview", "portrait"}),
+    frozenset({"catalog", "overview", "portrait", "running"}),
     frozenset({"policy"}),
     frozenset({"scheduler"}),
     frozenset({"pool"}),

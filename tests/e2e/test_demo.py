@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -205,3 +206,31 @@ def test_the_openai_client_raises_its_own_errors(daemon: Daemon) -> None:
             api.chat.completions.create(model="parrot-ggu", messages=messages("x"))
         with pytest.raises(openai.BadRequestError):
             api.chat.completions.create(model="parrot-gguf", messages=[])
+
+
+def test_ps_shows_what_is_loaded(daemon: Daemon, model: str) -> None:
+    assert daemon.chat(model, d.QUESTION).status_code == 200
+    port = daemon.url.rpartition(":")[2]
+    shown = ps("--port", port)
+    assert shown.returncode == 0, shown.stderr
+    (row,) = [line for line in shown.stdout.splitlines() if line.startswith(model)]
+    assert MODELS[model] in row
+    assert "ready" in row
+    told = json.loads(ps("--port", port, "--json").stdout)
+    assert model in {one["model"] for one in told["instances"]}
+
+
+def test_ps_without_a_daemon_says_so() -> None:
+    shown = ps("--port", "9")
+    assert shown.returncode == 2
+    assert "No router answers at http://127.0.0.1:9" in shown.stderr
+
+
+def ps(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "router", "ps", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
