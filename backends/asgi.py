@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from backends.base import Receive
+
+T = TypeVar("T")
+
+LARGE_BYTES = 2**20
+"""Some 70 ms of parsing."""
 
 
 async def whole_body(receive: Receive) -> bytes:
@@ -17,6 +22,11 @@ async def whole_body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+async def parsed(body: bytes, parse: Callable[[bytes], T]) -> T:
+    """`parse(body)`, in a thread where it would hold up the event loop."""
+    return await asyncio.to_thread(parse, body) if len(body) > LARGE_BYTES else parse(body)
 
 
 async def disconnected(receive: Receive) -> None:

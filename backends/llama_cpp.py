@@ -13,15 +13,14 @@ from backends.base import Footprint, Installation, InstanceOptions, Support, Ver
 from backends.headers import (
     context_length,
     gguf_details,
-    has_no_gguf_tokenizer,
     has_no_pre_tokenizer,
-    in_ollamas_layout,
     pre_tokenizer,
 )
 from backends.installed import Binary, Wheel, find_binary, installation
 from backends.probe import ArchitectureProbe, ask_worker, build_of, run
 from backends.proxy import Endpoint, UnixEndpoint
 from backends.served import ServedByChild, Service
+from backends.shared_rules import ADAPTER, NO_GGUF_TOKENIZER, OLLAMAS_LAYOUT
 from backends.stub import PRE_TOKENIZER, gguf_question, said_of
 from backends.verdicts import Reason, Rule, if_installed, judge
 from detect.types import ModelInfo, Role, WeightFormat
@@ -137,17 +136,8 @@ class LlamaCppBackend:
                 reason="reads GGUF only",
                 remedy=_get_a_gguf,
             ),
-            Rule(
-                when=lambda info: info.role is Role.ADAPTER,
-                code=Reason.MISSING_BASE_MODEL,
-                reason="an adapter answers only together with its base model",
-            ),
-            Rule(
-                when=in_ollamas_layout,
-                code=Reason.UNSUPPORTED_ARCH,
-                reason="the file is written in Ollama's own layout",
-                remedy="Run it with Ollama, or download a standard GGUF of the model.",
-            ),
+            ADAPTER,
+            OLLAMAS_LAYOUT,
             Rule(
                 when=lambda info: info.role not in SERVED_ROLES,
                 code=Reason.UNSUPPORTED_ROLE,
@@ -169,12 +159,7 @@ class LlamaCppBackend:
                 ),
                 remedy="Download a K-quant of the model, e.g. Q4_K_M.",
             ),
-            Rule(
-                when=has_no_gguf_tokenizer,
-                code=Reason.MISSING_TOKENIZER,
-                reason="the file has no tokenizer",
-                remedy="Convert the model anew, or download another GGUF of it.",
-            ),
+            NO_GGUF_TOKENIZER,
             Rule(
                 when=has_no_pre_tokenizer,
                 code=Reason.MISSING_TOKENIZER,

@@ -174,8 +174,10 @@ class ServedByChild:
                 raise self._error("did not get a port of its own")
 
     async def _spawn(self, endpoint: Endpoint) -> Child:
+        # It may ask a binary for its flags, which takes as long as it likes.
+        argv = await asyncio.to_thread(self._service.command, endpoint)
         return await Child.spawn(
-            self._service.command(endpoint),
+            argv,
             folder=self._service.folder,
             on_line=lambda line: log.debug("%s | %s", self.model, line),
         )

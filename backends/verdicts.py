@@ -82,22 +82,20 @@ def only(condition: Callable[[ModelInfo], bool], rules: Sequence[Rule]) -> tuple
     return tuple(replace(rule, when=both(rule.when)) for rule in rules)
 
 
-def judge(engine: str, info: ModelInfo, rules: Sequence[Rule], yes: Clause = "") -> Verdict:
+def judge(engine: str, info: ModelInfo, rules: Sequence[Rule]) -> Verdict:
     """The first rule that applies, else a plain yes. Broken files are refused for every engine."""
     if info.broken:
         return broken(engine, info)
     for rule in rules:
         if rule.when(info):
             return rule.verdict(engine, info)
-    return Verdict(engine=engine, support=Support.YES, reason=_text(yes, info))
+    return Verdict(engine=engine, support=Support.YES)
 
 
 def broken(engine: str, info: ModelInfo) -> Verdict:
     problem = info.fatal_problem
     assert problem is not None
-    return Verdict(
-        engine=engine, support=Support.NO, code=problem.code, reason=problem.message, remedy=""
-    )
+    return Verdict(engine=engine, support=Support.NO, code=problem.code, reason=problem.message)
 
 
 def _text(clause: Clause, info: ModelInfo) -> str:

@@ -22,6 +22,7 @@ from detect.types import ScanReport
 from router import settings
 from router.api import describe
 from router.errors import RouterError, SettingsError
+from router.option import parse_path
 from router.overview import overview
 from router.portrait import portrait
 from router.registry import ModelEntry, Registry, build
@@ -150,8 +151,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _end_at_once() -> None:
-    """Nothing is left to clean up. A thread of mlx that still loads, or a chat template that never
-    ends, would abort the interpreter's own way out or hold it up for ever."""
+    """Nothing is left to clean up, and a thread of mlx that still loads would abort the
+    interpreter's own way out."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(OK)
@@ -193,9 +194,13 @@ def _log_to_stderr(level: str) -> None:
 class _PrintableLines(logging.Formatter):
     """Engines colour what they say, and paths say what their client wrote."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        lines = super().format(record).expandtabs(4).split("\n")
-        return "\n".join(map(printable, lines))
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record).expandtabs(4))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Indented: no line of it can be taken for a record."""
+        lines = super().formatException(ei).expandtabs(4).split("\n")
+        return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 # list
@@ -236,10 +241,10 @@ def _find(target: str, chosen: Settings, backends: Mapping[str, Backend]) -> Mod
     """The model at a path, or of an id under the models folders."""
     from detect.scan import inspect_path
 
-    path = settings.parse_path(target)
+    path = parse_path(target)
     if path.exists():
         report = ScanReport(models=(inspect_path(path),))
-        (entry,) = build(report, tuple(backends.values()), chosen.wishes)
+        (entry,) = build(report, tuple(backends.values()), chosen.wishes, chosen.models)
         return entry
     if os.sep in target and not chosen.models_dir and target.startswith((".", os.sep, "~")):
         raise SettingsError(f"There is no file or folder {target}.")
@@ -369,7 +374,7 @@ def _rescan(chosen: Settings, backends: Mapping[str, Backend], kept: Cache) -> R
     from detect.scan import scan
 
     report = scan(chosen.models_dir, cache=kept)
-    return build(report, tuple(backends.values()), chosen.wishes)
+    return build(report, tuple(backends.values()), chosen.wishes, chosen.models)
 
 
 def _registry(chosen: Settings, backends: Mapping[str, Backend], kept: Cache) -> Registry:
@@ -391,7 +396,7 @@ def _refuse_broken_binaries(backends: Mapping[str, Backend]) -> None:
 
 
 def _judge(report: ScanReport, chosen: Settings, backends: Mapping[str, Backend]) -> Registry:
-    registry = build(report, tuple(backends.values()), chosen.wishes)
+    registry = build(report, tuple(backends.values()), chosen.wishes, chosen.models)
     for name, engine in chosen.engine:
         if not any(name in (entry.id, *entry.aliases) for entry in registry):
             raise SettingsError(

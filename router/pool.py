@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from router.errors import (
     EngineUnavailableError,
     RouterError,
     StartFailedError,
+    UnknownModelError,
     as_router_error,
 )
 from router.registry import ModelEntry, Registry
@@ -131,6 +133,8 @@ class Pool:
             self._perform(self.scheduler.request(number, entry.id, needed))
             return await _unless(gone, granted)
         except BaseException:
+            if granted.done():
+                granted.exception()  # a refusal that came too late: asyncio wants it looked at
             self._tickets.pop(number, None)
             self._perform(self.scheduler.cancel(number))
             raise
@@ -141,14 +145,25 @@ class Pool:
     def follow(self, registry: Registry) -> None:
         """Instances of models that are gone, or whose files are others now, answer what they have
         begun and end; who waits for one gets the model as it is now."""
-        for key in self._entries:
-            entry = registry.by_id(key)
-            if entry is not None and entry.servable:
-                self._entries[key] = entry
+        for key in {ticket.key for ticket in self.scheduler.queue.values()}:
+            self._perform(self._revise(key, registry))
         for key, running in list(self._running.items()):
             entry = registry.by_id(key)
             if entry is None or not entry.servable or not entry.runs_like(running.entry):
                 self._perform(self.scheduler.retire(key))
+
+    def _revise(self, key: str, registry: Registry) -> list[Action]:
+        if registry.by_id(key) is None:
+            gone = UnknownModelError(
+                f"{key!r} was removed while the request waited.", param="model"
+            )
+            return self.scheduler.withdraw(key, gone)
+        try:
+            entry = registry.resolve(key)
+        except RouterError as error:
+            return self.scheduler.withdraw(key, error)
+        self._entries[key] = entry
+        return self.scheduler.revise(key, self.footprint(entry).total_bytes)
 
     def status(self) -> list[ModelStatus]:
         """One snapshot of everything that holds memory."""
@@ -172,7 +187,7 @@ class Pool:
             match action:
                 case Start(key):
                     self._start(self._entries[key])
-                case Stop(key):
+                case Stop(key) if not self._closing:
                     self._spawn(self._stop(self._running[key]))
                 case Grant(number, key):
                     self._settle(number, self._running[key].instance)
@@ -212,15 +227,12 @@ class Pool:
             explain.size(entry.info.weights_bytes),
             entry.choice.engine,
         )
-        ticker = asyncio.create_task(_report_progress(entry.id, began))
         try:
-            await running.instance.ensure_ready()
+            async with _progress_told(entry.id):
+                await running.instance.ensure_ready()
         except Exception as error:
-            ticker.cancel()
             await self._start_failed(running, error)
             return
-        finally:
-            ticker.cancel()
         log.info("%s: ready after %.1f s", entry.id, time.monotonic() - began)
         self._spawn(self._watch(running), running)
         self._perform(self.scheduler.ready(entry.id))
@@ -326,7 +338,17 @@ async def _unless(gone: Gone, granted: asyncio.Future[Instance]) -> Instance:
     raise ClientGoneError
 
 
-async def _report_progress(model: str, began: float) -> None:
+@contextlib.asynccontextmanager
+async def _progress_told(model: str) -> AsyncIterator[None]:
+    ticker = asyncio.create_task(_tell_progress(model))
+    try:
+        yield
+    finally:
+        ticker.cancel()
+
+
+async def _tell_progress(model: str) -> None:
+    began = time.monotonic()
     while True:
         await asyncio.sleep(PROGRESS_SECONDS)
         log.info("%s: still loading, %.0f s so far", model, time.monotonic() - began)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Backend, Verdict
@@ -15,6 +15,7 @@ from router.errors import (
     UnknownModelError,
     UnservableModelError,
 )
+from router.model_settings import NOTHING_SAID, ModelSettings
 from router.preference import NO_WISHES, Choice, Wishes, choose
 
 BACKEND_ABSENT = "backend.absent"
@@ -31,6 +32,7 @@ class ModelEntry:
     choice: Choice
     aliases: tuple[str, ...] = ()
     fingerprint: Fingerprint = ()
+    settings: ModelSettings = NOTHING_SAID
 
     @property
     def servable(self) -> bool:
@@ -46,6 +48,7 @@ class ModelEntry:
             self.fingerprint == other.fingerprint
             and self.info.path == other.info.path
             and self.choice.engine == other.choice.engine
+            and self.settings.context_length == other.settings.context_length
         )
 
 
@@ -137,22 +140,36 @@ class Registry:
         return [by_folded[key] for key in dict.fromkeys(near + inside)][:3]
 
 
-def build(report: ScanReport, backends: Sequence[Backend], wishes: Wishes = NO_WISHES) -> Registry:
-    """Ask every backend about every model."""
+def build(
+    report: ScanReport,
+    backends: Sequence[Backend],
+    wishes: Wishes = NO_WISHES,
+    models: Sequence[ModelSettings] = (),
+) -> Registry:
+    """Ask every backend about every model; `models` is what the user says of some."""
     for backend in backends:
         backend.prepare(report.models)
-    entries = [_entry(info, backends, wishes) for info in report.models]
+    said = {model.id: model for model in models}
+    entries = [_entry(info, backends, wishes, _said_of(info, said)) for info in report.models]
     return Registry(entries, report.skipped)
 
 
-def _entry(info: ModelInfo, backends: Sequence[Backend], wishes: Wishes) -> ModelEntry:
+def _said_of(info: ModelInfo, said: Mapping[str, ModelSettings]) -> ModelSettings:
+    names = (name for name in (info.id, *info.aliases) if name in said)
+    return next((said[name] for name in names), NOTHING_SAID)
+
+
+def _entry(
+    info: ModelInfo, backends: Sequence[Backend], wishes: Wishes, settings: ModelSettings
+) -> ModelEntry:
     verdicts = tuple(backend.verdict(info) for backend in backends)
     return ModelEntry(
         id=info.id,
         info=info,
         verdicts=verdicts,
         choice=choose(info, verdicts, wishes),
-        aliases=info.aliases,
+        aliases=(*info.aliases, *settings.aliases),
+        settings=settings,
         fingerprint=fingerprint(info),
     )
 

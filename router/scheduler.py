@@ -159,12 +159,12 @@ class Scheduler:
         return self._advance()
 
     def start_failed(self, key: str, error: RouterError) -> list[Action]:
-        """The start failed and nothing of it is left: all that waited for it get the reason."""
-        self.slots.pop(key, None)
-        failed = [n for n, t in self.queue.items() if t.key == key]
-        for number in failed:
-            del self.queue[number]
-        return [*(Reject(number, error) for number in failed), *self._advance()]
+        """The start failed and nothing of it is left: all that waited for it get the reason, unless
+        the model is another one by now."""
+        slot = self.slots.pop(key, None)
+        if slot is not None and slot.retired:
+            return self._advance()
+        return self.withdraw(key, error)
 
     def died(self, key: str) -> list[Action]:
         """A ready instance ended on its own. Its leases end by themselves."""
@@ -182,6 +182,20 @@ class Scheduler:
             return []
         slot.retired = True
         return self._advance()
+
+    def revise(self, key: str, needed_bytes: int) -> list[Action]:
+        """Its model is another one now: those who wait for it need so much."""
+        for ticket in self.queue.values():
+            if ticket.key == key:
+                ticket.needed_bytes = needed_bytes
+        return self._advance()
+
+    def withdraw(self, key: str, error: RouterError) -> list[Action]:
+        """There is nothing to wait for: all that wait for it get the reason."""
+        waiting = [number for number, ticket in self.queue.items() if ticket.key == key]
+        for number in waiting:
+            del self.queue[number]
+        return [*(Reject(number, error) for number in waiting), *self._advance()]
 
     def stopped(self, key: str) -> list[Action]:
         """A stopped instance is gone and its memory free."""
@@ -225,7 +239,12 @@ class Scheduler:
         memory_wanted = False
         for ticket in list(self.queue.values()):
             slot = self.slots.get(ticket.key)
-            if slot is None:
+            if slot is None and ticket.needed_bytes > self.budget_bytes:
+                # It has grown, or a smaller one under its name has gone, since it was admitted.
+                del self.queue[ticket.number]
+                error = _too_big(ticket.key, ticket.needed_bytes, self.budget_bytes)
+                actions.append(Reject(ticket.number, error))
+            elif slot is None:
                 if memory_wanted:
                     ticket.waiting = Waiting.MEMORY
                 elif not self._load(ticket, actions, claimed):

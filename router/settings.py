@@ -9,183 +9,58 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import ipaddress
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from router.errors import SettingsError
-from router.preference import ModelClass, Wishes
+from router.model_settings import ModelSettings, model_settings
+from router.option import (
+    CLASS_NAMES,
+    MemoryBudget,
+    option_field,
+    parse_budget,
+    parse_class_choice,
+    parse_engine_choice,
+    parse_level,
+    parse_path,
+    parse_port,
+    parse_positive,
+    parse_seconds,
+    parse_size,
+    parse_switch,
+    parse_tokens,
+    read,
+    read_table,
+)
+from router.preference import Wishes
 
 DEFAULT_PORT = 8642
-ENGINE_NAMES = ("mlx", "llama.cpp", "mistral.rs")
-CLASS_NAMES = tuple(ModelClass)
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
-_SCALE = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryBudget:
-    """Bytes, or a share of the machine's memory: whichever the user wrote."""
-
-    bytes: int | None = None
-    percent: float | None = None
-
-    def resolve(self, total_bytes: int) -> int:
-        if self.bytes is not None:
-            return self.bytes
-        return int(total_bytes * (self.percent or 0) / 100)
-
-    def __str__(self) -> str:
-        return str(self.bytes) if self.bytes is not None else f"{self.percent:g}%"
-
-
-LEAST_BUDGET_BYTES = 2**20
-"""Less is a unit forgotten."""
-
-
-def parse_size(text: str) -> int:
-    """`512M`, `16GB` or a plain number of bytes; units are binary."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("takes a size such as 512M or 16G")
-    size = float(match[1]) * _SCALE[match[2].lower()]
-    if size >= 2**63:
-        raise ValueError("takes a size such as 512M or 16G")
-    return int(size)
-
-
-def parse_budget(text: str) -> MemoryBudget:
-    if text.strip().endswith("%"):
-        percent = float(text.strip()[:-1])
-        if not 0 < percent <= 100:
-            raise ValueError("takes a percentage between 0 and 100, or a size such as 16G")
-        return MemoryBudget(percent=percent)
-    if (size := parse_size(text)) < LEAST_BUDGET_BYTES:
-        raise ValueError("takes a size such as 16G or a percentage such as 80%")
-    return MemoryBudget(bytes=size)
-
-
-def parse_path(text: str) -> Path:
-    if not text or "\0" in text:
-        raise ValueError("takes a path")
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise ValueError("takes a path; there is no user of that name") from None
-
-
-def parse_port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError("takes a port between 0 and 65535")
-    return port
-
-
-def parse_tokens(text: str) -> int:
-    """A number of tokens; `8k` is 8192."""
-    number = text.strip().lower()
-    scale = 1024 if number.endswith("k") else 1
-    try:
-        tokens = int(number.removesuffix("k")) * scale
-    except ValueError:
-        tokens = 0
-    if tokens < 1:
-        raise ValueError("takes a number of tokens such as 8192 or 8k")
-    return tokens
-
-
-SWITCH = {"yes": True, "true": True, "on": True, "1": True,
-          "no": False, "false": False, "off": False, "0": False}  # fmt: skip
-
-
-def parse_switch(text: str) -> bool:
-    if (value := SWITCH.get(text.strip().lower())) is None:
-        raise ValueError("takes yes or no")
-    return value
-
-
-def parse_positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("takes a whole number of at least 1")
-    return number
-
-
-def parse_seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds >= 0:
-        raise ValueError("takes a number of seconds")
-    return seconds
-
-
-def parse_level(text: str) -> str:
-    level = text.lower()
-    if level not in ("debug", "info", "warning", "error"):
-        raise ValueError("takes debug, info, warning or error")
-    return level
-
-
-def parse_engine_choice(text: str) -> tuple[str, str]:
-    """`MODEL=ENGINE`."""
-    model, separator, engine = text.rpartition("=")
-    if not separator or not model or engine not in ENGINE_NAMES:
-        raise ValueError(f"takes MODEL=ENGINE, with ENGINE one of {', '.join(ENGINE_NAMES)}")
-    return model, engine
-
-
-def parse_class_choice(text: str) -> tuple[str, str]:
-    """`CLASS=ENGINE`."""
-    kind, _, engine = text.rpartition("=")
-    if kind not in CLASS_NAMES or engine not in ENGINE_NAMES:
-        raise ValueError(
-            f"takes CLASS=ENGINE, with CLASS one of {', '.join(CLASS_NAMES)} and ENGINE one of "
-            f"{', '.join(ENGINE_NAMES)}"
-        )
-    return kind, engine
-
-
-def _option(
-    default: Any,
-    help: str,  # noqa: A002 - argparse's own word for it
-    parse: Callable[[str], Any],
-    metavar: str,
-    *,
-    repeated: bool = False,
-    secret: bool = False,
-) -> Any:
-    metadata = {
-        "help": help,
-        "parse": parse,
-        "metavar": metavar,
-        "repeated": repeated,
-        "secret": secret,
-    }
-    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    config: Path | None = _option(
+    config: Path | None = option_field(
         None,
         'A TOML file with any of these options, e.g. `models-dir = ["~/Models"]`.',
         parse_path,
         "FILE",
     )
-    models_dir: tuple[Path, ...] = _option(
+    models_dir: tuple[Path, ...] = option_field(
         (), "A folder with models; may be given several times.", parse_path, "DIR", repeated=True
     )
-    watch: bool = _option(
+    watch: bool = option_field(
         True,
         "Watch the folders: models that come, change and go are served, or not, without a restart.",
         parse_switch,
         "YES|NO",
     )
-    host: str = _option("127.0.0.1", "Address to listen on.", str, "ADDRESS")
-    port: int = _option(DEFAULT_PORT, "Port to listen on; 0 takes a free one.", parse_port, "PORT")
-    api_key: str | None = _option(
+    host: str = option_field("127.0.0.1", "Address to listen on.", str, "ADDRESS")
+    port: int = option_field(
+        DEFAULT_PORT, "Port to listen on; 0 takes a free one.", parse_port, "PORT"
+    )
+    api_key: str | None = option_field(
         None,
         "Key that clients must send; needed to listen on anything but loopback. "
         "Better set by the environment than on the command line.",
@@ -193,90 +68,102 @@ class Settings:
         "KEY",
         secret=True,
     )
-    allow_host: tuple[str, ...] = _option(
+    allow_host: tuple[str, ...] = option_field(
         (),
         "Another Host header to accept on a loopback address, e.g. that of a reverse proxy.",
         str,
         "NAME",
         repeated=True,
     )
-    allow_origin: tuple[str, ...] = _option(
+    allow_origin: tuple[str, ...] = option_field(
         (),
         "A web page's origin that may call this daemon, e.g. http://localhost:3000.",
         str,
         "ORIGIN",
         repeated=True,
     )
-    engine: tuple[tuple[str, str], ...] = _option(
+    engine: tuple[tuple[str, str], ...] = option_field(
         (),
         "Run MODEL on ENGINE (mlx, llama.cpp, mistral.rs) where its verdict allows.",
         parse_engine_choice,
         "MODEL=ENGINE",
         repeated=True,
     )
-    prefer: tuple[tuple[str, str], ...] = _option(
+    prefer: tuple[tuple[str, str], ...] = option_field(
         (),
         f"Try ENGINE first for a class of models: {', '.join(CLASS_NAMES)}.",
         parse_class_choice,
         "CLASS=ENGINE",
         repeated=True,
     )
-    llama_server: Path | None = _option(
+    llama_server: Path | None = option_field(
         None, "The llama-server binary to use instead of the one on PATH.", parse_path, "FILE"
     )
-    mistralrs: Path | None = _option(
+    mistralrs: Path | None = option_field(
         None,
         "The mistralrs or mistralrs-server binary to use instead of the one on PATH.",
         parse_path,
         "FILE",
     )
-    memory: MemoryBudget = _option(
+    memory: MemoryBudget = option_field(
         MemoryBudget(percent=80),
         "Memory that all models together may take: a percentage of the machine's, or a size.",
         parse_budget,
         "SIZE",
     )
-    context_length: int = _option(
+    context_length: int = option_field(
         32768,
         "Most context, in tokens, that a model is loaded with; less where the model has less.",
         parse_tokens,
         "TOKENS",
     )
-    parallel: int = _option(
+    idle_seconds: float = option_field(
+        0.0,
+        "Unload a model that was not used for so long; 0 keeps it until its room is needed.",
+        parse_seconds,
+        "SECONDS",
+    )
+    parallel: int = option_field(
         4, "Requests that one model answers at the same time.", parse_positive, "N"
     )
-    max_queue: int = _option(
+    max_queue: int = option_field(
         256, "Requests that may wait for a model; more are refused with 429.", parse_positive, "N"
     )
-    queue_seconds: float = _option(
+    queue_seconds: float = option_field(
         300.0, "Longest wait for memory before a request is given up.", parse_seconds, "SECONDS"
     )
-    start_seconds: float = _option(
+    start_seconds: float = option_field(
         600.0, "Longest time an engine may take to load a model.", parse_seconds, "SECONDS"
     )
-    drain_seconds: float = _option(
+    drain_seconds: float = option_field(
         30.0,
         "Time that running answers get when the daemon is asked to end.",
         parse_seconds,
         "SECONDS",
     )
-    max_body: int = _option(64 * 2**20, "Largest request body accepted.", parse_size, "SIZE")
-    cache_dir: Path = _option(
+    max_body: int = option_field(64 * 2**20, "Largest request body accepted.", parse_size, "SIZE")
+    cache_dir: Path = option_field(
         Path("~/.cache/local-model-router").expanduser(),
         "Where is remembered what the folders hold and what the engines say they support.",
         parse_path,
         "DIR",
     )
-    log_level: str = _option(
+    log_level: str = option_field(
         "info", "How much to log: debug, info, warning or error.", parse_level, "LEVEL"
     )
 
+    models: tuple[ModelSettings, ...] = ()
+    """What the file says of single models; there are no flags for them."""
+
     @property
     def wishes(self) -> Wishes:
-        return Wishes(dict(self.engine), dict(self.prefer))
+        in_file = {model.id: model.engine for model in self.models if model.engine}
+        return Wishes({**in_file, **dict(self.engine)}, dict(self.prefer))
 
 
-OPTIONS: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(Settings)
+OPTIONS: tuple[dataclasses.Field[Any], ...] = tuple(
+    field for field in dataclasses.fields(Settings) if field.metadata
+)
 
 
 def flag(option: dataclasses.Field[Any]) -> str:
@@ -332,9 +219,12 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
         SettingsError: a value that cannot be read, naming where it was written.
     """
     given = _from_environment(environment) | _from_flags(flags)
+    models: tuple[ModelSettings, ...] = ()
     if CONFIG in given:
-        given = _from_file(*given[CONFIG]) | given
-    settings = Settings(**{name: value for name, (value, _) in given.items()})
+        in_file, models = _from_file(*given[CONFIG])
+        given = in_file | given
+    values = {name: value for name, (value, _) in given.items()}
+    settings = Settings(**values, models=models)
     _check(settings, {name: where for name, (_, where) in given.items()})
     return settings
 
@@ -348,7 +238,7 @@ Given = dict[str, tuple[Any, str]]
 
 def _from_flags(flags: Mapping[str, Any]) -> Given:
     return {
-        option.name: (_read(option, _given(flags[option.name]), flag(option)), flag(option))
+        option.name: (read(option, _given(flags[option.name]), flag(option)), flag(option))
         for option in OPTIONS
         if flags.get(option.name) is not None
     }
@@ -368,20 +258,16 @@ def _from_environment(environment: Mapping[str, str]) -> Given:
         separator = ":" if option.name == "models_dir" else ","
         texts = [text.strip() for text in written.split(separator) if text.strip()]
         value = texts if option.metadata["repeated"] else written
-        given[option.name] = (_read(option, value, name), name)
+        given[option.name] = (read(option, value, name), name)
     return given
 
 
-def _from_file(path: Path, named_by: str) -> Given:
-    by_name = {option.name: option for option in OPTIONS if option.name != CONFIG}
-    given: Given = {}
-    for key, value in _toml(path, named_by).items():
-        option = by_name.get(key.replace("-", "_"))
-        if option is None:
-            raise SettingsError(f"{path} has {key!r}, which is not an option.")
-        where = f"{key} in {path}"
-        given[option.name] = (_read(option, _texts(value), where), where)
-    return given
+def _from_file(path: Path, named_by: str) -> tuple[Given, tuple[ModelSettings, ...]]:
+    """The options in the file, and what it says of single models under `[models.ID]`."""
+    table = _toml(path, named_by)
+    models = table.pop("models", {})
+    in_a_file = [option for option in OPTIONS if option.name != CONFIG]
+    return read_table(table, in_a_file, str(path)), model_settings(models, str(path))
 
 
 def _toml(path: Path, named_by: str) -> dict[str, Any]:
@@ -399,34 +285,6 @@ def _toml(path: Path, named_by: str) -> dict[str, Any]:
         raise SettingsError(f"{named_by} {path} is nested too deeply.") from None
     except ValueError as error:
         raise SettingsError(f"{named_by} {path} is not a TOML file: {error}.") from None
-
-
-def _texts(value: Any) -> str | list[str]:
-    """A number may be written as one; everything is then read as on the command line."""
-    return [str(item) for item in value] if isinstance(value, list) else str(value)
-
-
-def _read(option: dataclasses.Field[Any], given: str | list[str], where: str) -> Any:
-    if not option.metadata["repeated"]:
-        return _parse(option, given, where)
-    return tuple(
-        _parse(option, one, where) for one in ([given] if isinstance(given, str) else given)
-    )
-
-
-def _parse(option: dataclasses.Field[Any], text: str | list[str], where: str) -> Any:
-    try:
-        if isinstance(text, list):
-            raise ValueError("takes one value")
-        return option.metadata["parse"](text)
-    except ValueError as error:
-        shown = "the value given" if option.metadata["secret"] else repr(text)
-        reason = str(error) if str(error).startswith("takes") else f"takes {_kind(option)}"
-        raise SettingsError(f"{where} {reason}, not {shown}.") from None
-
-
-def _kind(option: dataclasses.Field[Any]) -> str:
-    return f"a {option.metadata['metavar'].lower()}"
 
 
 def is_loopback(host: str) -> bool:

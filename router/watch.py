@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -48,6 +49,8 @@ class Watch:
         self._catalog = catalog
         self._pool = pool
         self._changed = asyncio.Event()
+        # Of our own: the event loop would wait at its end for what its own threads still do.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rescan")
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -58,6 +61,7 @@ class Watch:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _listen(self) -> None:
         """Polls from the start where it must, and otherwise once events cannot be had."""
@@ -93,11 +97,14 @@ class Watch:
             self._changed.clear()
 
     async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            registry = await asyncio.to_thread(self._rescan)
+            self._adopt(await loop.run_in_executor(self._thread, self._rescan))
         except Exception:
+            # Whatever it is, the next look may be luckier: the watch goes on.
             log.exception("The models folders could not be looked at again")
-            return
+
+    def _adopt(self, registry: Registry) -> None:
         for line in differences(self._catalog.registry, registry):
             log.info("%s", line)
         self._catalog.registry = registry
@@ -126,11 +133,8 @@ def _state(entry: ModelEntry) -> str:
 def is_remote(folder: Path) -> bool:
     """Whether the file system is one of those; of the mount that the folder is below."""
     real = folder.resolve()
-    mounts = [part for part in psutil.disk_partitions(all=True) if _is_below(real, part.mountpoint)]
-    nearest = max(mounts, key=lambda part: len(part.mountpoint), default=None)
+    mounts = [m for m in psutil.disk_partitions(all=True) if real.is_relative_to(m.mountpoint)]
+    # Of several at one place the last is seen: an automounter's own is below what it mounts.
+    nearest = max(reversed(mounts), key=lambda mount: len(mount.mountpoint), default=None)
     kind = nearest.fstype.lower() if nearest else ""
     return kind in REMOTE or kind.startswith("fuse.")
-
-
-def _is_below(path: Path, mountpoint: str) -> bool:
-    return path.is_relative_to(mountpoint)

@@ -13,8 +13,8 @@ from backends import errors as engine_errors
 from backends.verdicts import Reason
 from router import errors as router_errors
 from router.cli import main
+from router.option import ENGINE_NAMES
 from router.preference import ORDER, ORDER_ON_MACOS
-from router.settings import ENGINE_NAMES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -22,7 +22,7 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs
 FORMATS = ROOT / "docs" / "formats.md"
 ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 
-COMMANDS = ("serve", "list", "inspect", "doctor")
+COMMANDS = ("serve", "list", "inspect", "ps", "doctor")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

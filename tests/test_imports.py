@@ -22,7 +22,9 @@ MAY_IMPORT = {
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "table", "preference"}),
-    frozenset({"settings", "explain"}),
+    frozenset({"option", "explain"}),
+    frozenset({"model_settings"}),
+    frozenset({"settings"}),
     frozenset({"registry"}),
     frozenset({"catalog", "overview", "portrait", "running"}),
     frozenset({"policy"}),

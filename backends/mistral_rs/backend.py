@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
+import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -148,8 +149,9 @@ class MistralRsBackend:
         self, model_id: str, info: ModelInfo, options: InstanceOptions
     ) -> Service:
         """On a port: it knows no Unix sockets. Its view lasts as long as the daemon, because it
-        opens the files when it likes."""
-        view = options.runtime_dir / f"view-{secrets.token_hex(4)}"
+        opens the files when it likes; the model's next instance makes it anew."""
+        digest = hashlib.blake2s(os.fsencode(model_id), digest_size=8).hexdigest()
+        view = options.runtime_dir / f"view-{digest}"
         parallel = options.parallel
 
         def command(endpoint: Endpoint) -> list[str]:

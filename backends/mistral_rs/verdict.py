@@ -10,13 +10,12 @@ from typing import Any
 from backends.base import Support
 from backends.headers import (
     gguf_details,
-    has_no_gguf_tokenizer,
     has_no_pre_tokenizer,
-    in_ollamas_layout,
     pre_tokenizer,
     safetensors_details,
 )
 from backends.mistral_rs.stub import NEEDS_PROJECTOR
+from backends.shared_rules import ADAPTER, NO_GGUF_TOKENIZER, OLLAMAS_LAYOUT
 from backends.stub import PRE_TOKENIZER
 from backends.verdicts import Reason, Rule, only
 from detect.types import ModelInfo, Quantization, Role, WeightFormat
@@ -136,17 +135,8 @@ def _kind_rules(known: Knowledge) -> tuple[Rule, ...]:
             reason=lambda info: f"cannot read the {info.format} format",
             remedy=OTHER_DOWNLOAD,
         ),
-        Rule(
-            when=lambda info: info.role is Role.ADAPTER,
-            code=Reason.MISSING_BASE_MODEL,
-            reason="an adapter answers only together with its base model",
-        ),
-        Rule(
-            when=lambda info: _is_gguf(info) and in_ollamas_layout(info),
-            code=Reason.UNSUPPORTED_ARCH,
-            reason="the file is written in Ollama's own layout",
-            remedy="Run it with Ollama, or download a standard GGUF of the model.",
-        ),
+        ADAPTER,
+        *only(_is_gguf, (OLLAMAS_LAYOUT,)),
         Rule(
             when=lambda info: info.role not in ROLES,
             code=Reason.UNSUPPORTED_ROLE,
@@ -185,12 +175,7 @@ def _gguf_rules(known: Knowledge) -> tuple[Rule, ...]:
             reason=lambda info: f"cannot read tensors of type {', '.join(_unreadable_types(info))}",
             remedy="Download a K-quant of the model, e.g. Q4_K_M.",
         ),
-        Rule(
-            when=has_no_gguf_tokenizer,
-            code=Reason.MISSING_TOKENIZER,
-            reason="the file has no tokenizer",
-            remedy="Convert the model anew, or download another GGUF of it.",
-        ),
+        NO_GGUF_TOKENIZER,
         Rule(
             when=has_no_pre_tokenizer,
             code=Reason.MISSING_TOKENIZER,

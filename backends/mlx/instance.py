@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import time
+from functools import partial
 
-from backends.asgi import whole_body
+from backends.asgi import parsed, whole_body
 from backends.base import (
     InstanceOptions,
     InstanceState,
@@ -85,7 +86,8 @@ class MLXInstance:
         if path not in (CHAT_PATH, TEXT_PATH):
             raise BadRequestError(f"The mlx engine does not serve {path}.", engine="mlx")
         body = await whole_body(receive)
-        request = parse(body, chat=path == CHAT_PATH, engine="mlx", supported=SUPPORTED)
+        read = partial(parse, chat=path == CHAT_PATH, engine="mlx", supported=SUPPORTED)
+        request = await parsed(body, read)
         events = self._engine.generate(request)
         await respond(request, self.model, events, receive, send)
 

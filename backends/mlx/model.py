@@ -5,23 +5,22 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backends.errors import BadRequestError
 from backends.mlx import library
 from backends.mlx.thread import Work
+from backends.wire import sandbox
 from backends.wire.defaults import defaults_of_folder
-from backends.wire.request import GenerationRequest
+from backends.wire.request import GenerationRequest, Json
+from backends.wire.template import without_nulls
 from backends.wire.text import ReasoningFormat, ToolFormat
 from detect.safetensors_header import read_header
 
 SLICE_BYTES = 256 * 2**20
 """Weights read in one step of loading."""
-
-MAX_CHARACTERS = 16 * 2**20
-"""Of a prompt: more than any context holds. Encoding a gigabyte that a chat template wrote would
-hold up the whole daemon."""
 
 CACHE_LIMIT_BYTES = 256 * 2**20
 """Freed buffers that MLX may keep for reuse; its own default keeps as much as was ever used."""
@@ -112,16 +111,18 @@ class Prompt:
 class Text:
     """The tokenizer and the chat template with what they tell about the model's answers.
 
-    Templates run in transformers' sandbox. Safe for one thread at a time; holds no MLX array.
+    Safe for one thread at a time; holds no MLX array.
     """
 
     def __init__(self, folder: Path) -> None:
         utils = library.load("mlx_lm.utils")
-        self._tokenizer = utils.load_tokenizer(
-            folder,
-            {"trust_remote_code": False},
-            # mlx-lm lets generation_config.json decide, as it should.
-            eos_token_ids=utils.load_config(folder).get("eos_token_id"),
+        self._tokenizer = _bounded(
+            utils.load_tokenizer(
+                folder,
+                {"trust_remote_code": False},
+                # mlx-lm lets generation_config.json decide, as it should.
+                eos_token_ids=utils.load_config(folder).get("eos_token_id"),
+            )
         )
         self.defaults = defaults_of_folder(folder)
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
@@ -185,10 +186,11 @@ class Text:
             )
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
-        if len(text) > MAX_CHARACTERS:
+        if len(text) > sandbox.MAX_CHARACTERS:
+            # Encoding it would hold up the whole daemon.
             raise BadRequestError(
                 f"The prompt has {len(text)} characters, with what the chat template adds; "
-                f"{MAX_CHARACTERS} are the most."
+                f"{sandbox.MAX_CHARACTERS} are the most."
             )
         try:
             text.encode()
@@ -223,3 +225,21 @@ class Text:
                 f"The model's chat template refused the messages: {error}", param="messages"
             ) from error
         return text
+
+
+def _bounded(tokenizer: Any) -> Any:
+    """With the model's template in our sandbox: nothing could end it in transformers'. Renderers
+    in Python, which mlx-lm and transformers bring for some models, stay."""
+    inner = tokenizer._tokenizer
+    usual = library.load("transformers").PreTrainedTokenizerBase.apply_chat_template
+    if tokenizer._chat_template is None and type(inner).apply_chat_template is usual:
+        tokenizer._chat_template = partial(_render, inner)
+    return tokenizer
+
+
+def _render(
+    tokenizer: Any, messages: list[Json], *, tools: list[Json] | None, **arguments: Any
+) -> str:
+    values = {**tokenizer.special_tokens_map, "documents": None, **arguments}
+    own = {"messages": without_nulls(messages), "tools": tools}
+    return sandbox.render(tokenizer.get_chat_template(tools=tools), {**values, **own})

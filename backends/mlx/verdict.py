@@ -78,6 +78,19 @@ def rules(supported: Supported, version: str, device: str) -> tuple[Rule, ...]:
         ),
         *_quantization_rules(),
         Rule(
+            when=lambda info: _details(info).generation_config is None,
+            code=Reason.CONFLICT_CONFIG_VS_TENSORS,
+            reason="mlx-lm fails over generation_config.json, which is no JSON object",
+            remedy="Restore the file from where the model came from, or remove it.",
+        ),
+        Rule(
+            when=_has_no_end,
+            code=Reason.CONFLICT_CONFIG_VS_TENSORS,
+            reason="the `eos_token_id` in generation_config.json or config.json, with which an "
+            "answer ends, is no token's number and no list of such",
+            remedy="Restore the files from where the model came from.",
+        ),
+        Rule(
             when=lambda info: device != "metal" and _method(info) == "bitnet",
             code=Reason.UNSUPPORTED_QUANT_ON_PLATFORM,
             reason="computes BitNet with Metal only",
@@ -241,6 +254,16 @@ def _wants_model(info: ModelInfo, supported: Supported) -> bool:
     model_type = info.architecture.model_type or ""
     adds = supported.mentions(model_type, 'f"model.{')
     return supported.mentions(model_type, "self.model = ") and not adds
+
+
+def _has_no_end(info: ModelInfo) -> bool:
+    """As mlx-lm looks for it: generation_config.json goes first, unless it says nothing."""
+    details = _details(info)
+    generation = (details.generation_config or {}).get("eos_token_id")
+    end = generation or details.config.get("eos_token_id")
+    return end is not None and not all(
+        isinstance(token, int) for token in (end if isinstance(end, list) else [end])
+    )
 
 
 def _has_16_bit_experts(info: ModelInfo) -> bool:

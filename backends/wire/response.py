@@ -11,7 +11,7 @@ from typing import Any
 
 from backends.asgi import unless_disconnected
 from backends.base import Receive, Send
-from backends.errors import EngineError
+from backends.errors import EngineError, EngineProtocolError
 from backends.proxy import error_event
 from backends.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall, Usage
 from backends.wire.request import GenerationRequest, Json
@@ -42,6 +42,7 @@ async def _stream(answer: _Answer, events: Events, send: Send) -> None:
                     started = True
                     await _send_chunks(send, answer.opening())
                 await _send_chunks(send, answer.chunks(event))
+            answer.check_finished()
         except EngineError as error:
             if started:
                 await _send(send, error_event(error))
@@ -53,6 +54,7 @@ async def _whole(answer: _Answer, events: Events, send: Send) -> None:
     async with aclosing(events):
         async for event in events:
             answer.add(event)
+    answer.check_finished()
     body = _json(answer.object())
     length = (b"content-length", str(len(body)).encode())
     await send(_start(b"application/json", length))
@@ -87,6 +89,7 @@ class _Answer:
                 index = len(self._calls) - 1
                 yield self._chunk({"tool_calls": [{"index": index, **self._calls[-1]}]})
             case Finished(reason, usage):
+                self.add(event)
                 yield self._chunk({} if self._request.chat else "", reason)
                 if self._request.include_usage:
                     yield {**self._head(chunk=True), "choices": [], "usage": usage_object(usage)}
@@ -103,6 +106,13 @@ class _Answer:
                 self._calls.append({"id": call_id, "type": "function", "function": function})
             case Finished():
                 self._end = event
+
+    def check_finished(self) -> None:
+        """Events that just stop are an engine's mistake, and no end of an answer."""
+        if self._end is None:
+            raise EngineProtocolError(
+                f"The answer of {self._model} broke off in the middle.", model=self._model
+            )
 
     def object(self) -> Json:
         assert self._end is not None

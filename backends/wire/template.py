@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
-
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any
 
 from backends.errors import BadRequestError
+from backends.wire import sandbox
 from backends.wire.request import GenerationRequest, Json
 
 OURS = frozenset({"messages", "tools", "add_generation_prompt"})
@@ -51,15 +45,15 @@ class ChatTemplate:
                 param="messages",
             )
         try:
-            return (
-                _environment()
-                .from_string(source)
-                .render(
-                    **{**self.tokens, **arguments},
-                    messages=list(request.messages),
-                    tools=list(request.tools) or None,
-                    add_generation_prompt=True,
-                )
+            return sandbox.render(
+                source,
+                {
+                    **self.tokens,
+                    **arguments,
+                    "messages": without_nulls(request.messages),
+                    "tools": list(request.tools) or None,
+                    "add_generation_prompt": True,
+                },
             )
         except Exception as error:
             # Templates are programs of strangers: whatever they raise is about this request.
@@ -72,37 +66,9 @@ class ChatTemplate:
         return next((self.templates[name] for name in names if name in self.templates), None)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _now
-    return environment
-
-
-class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks answers for training; here it is nothing."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    """Unlike jinja2's own, without escapes for HTML and for letters beyond ASCII."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _now(pattern: str) -> str:
-    return datetime.datetime.now().strftime(pattern)
+def without_nulls(messages: Sequence[Json]) -> list[Json]:
+    """Templates know what is missing, and write out what is None."""
+    return [{k: v for k, v in message.items() if v is not None} for message in messages]
 
 
 def named(value: Any) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from collections import Counter
 from typing import Any
 
 from backends.base import Message, Receive, Scope
@@ -77,16 +77,8 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The two fields the router reads; everything else is the engine's to judge."""
-
-    model: str
-    stream: bool
-
-
-def parse(body: bytes, required: str) -> Asked:
-    """`model` and `stream` of a JSON body that also has the field `required`.
+def requested_model(body: bytes, required: str) -> str:
+    """`model` of a JSON body that also has the field `required`; the engine judges the rest.
 
     Raises:
         InvalidRequestError: not a JSON object, or a field that is missing or of a wrong type.
@@ -100,11 +92,10 @@ def parse(body: bytes, required: str) -> Asked:
         raise InvalidRequestError(
             f"`model` {found}: name one of those that GET /v1/models lists.", param="model"
         )
-    stream = value.get("stream")
-    if not isinstance(stream, bool | None):
+    if not isinstance(value.get("stream"), bool | None):
         raise InvalidRequestError("`stream` must be true or false.", param="stream")
     _check_required(value, required)
-    return Asked(model, bool(stream))
+    return model
 
 
 def _check_required(value: dict[str, Any], required: str) -> None:
@@ -155,8 +146,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Engines disagree about which of two equal keys counts: refuse them."""
     value = dict(pairs)
     if len(value) != len(pairs):
-        seen: set[str] = set()
-        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        ((double, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise InvalidRequestError(f"The key {double!r} stands twice in one object.", param=double)
     return value
 

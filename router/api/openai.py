@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from backends.asgi import disconnected
+from backends.asgi import disconnected, parsed
 from backends.base import Receive, Scope, Send
 from backends.errors import EngineGoneError
 from detect.types import ModelInfo, Role
 from router.api.answer import send_json
-from router.api.body import parse, read_body, replay
+from router.api.body import read_body, replay, requested_model
 from router.catalog import Catalog
 from router.errors import InvalidRequestError
 from router.pool import Pool
@@ -45,26 +46,27 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.max_body)
-        asked = parse(body, self.required)
-        registry = self.catalog.registry
-        _check_role(registry.find(asked.model).info)
-        entry = registry.resolve(asked.model)
+        name = await parsed(body, partial(requested_model, required=self.required))
         try:
-            await self._answer(entry, scope, body, receive, send)
+            await self._answer(name, scope, body, receive, send)
         except EngineGoneError:
             # It had died unnoticed, and knows nothing of this request: another one is started.
-            await self._answer(entry, scope, body, receive, send)
+            await self._answer(name, scope, body, receive, send)
 
     async def _answer(
-        self, entry: ModelEntry, scope: Scope, body: bytes, receive: Receive, send: Send
+        self, name: str, scope: Scope, body: bytes, receive: Receive, send: Send
     ) -> None:
+        registry = self.catalog.registry
+        _check_role(registry.find(name).info)
+        entry = registry.resolve(name)
         async with self.pool.lease(entry, lambda: disconnected(receive)) as instance:
             try:
                 await instance(scope, replay(body, receive), send)
             except EngineGoneError:
-                # The pool, which waits for the same, is told before us.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(instance.wait_failed(), NOTICED_SECONDS)
+                if not self.pool.scheduler.closed:
+                    # The pool, which waits for the same, is told before us.
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(instance.wait_failed(), NOTICED_SECONDS)
                 raise
 
 

@@ -44,10 +44,11 @@ def gguf(
     architecture: str = "llama",
     without: str | None = None,
     pre: str = "qwen2",
+    **changes: Any,
 ) -> Make:
     def make(folder: Path) -> Path:
         folder.mkdir()
-        facts = {**raw_gguf.llama(architecture), "tokenizer.ggml.pre": pre}
+        facts = {**raw_gguf.llama(architecture, **changes), "tokenizer.ggml.pre": pre}
         metadata = {key: value for key, value in facts.items() if key != without}
         model = raw_gguf.RawGGUF(metadata=metadata, tensors=raw_gguf.weights(kind))
         return model.write(folder / "m.gguf")
@@ -153,6 +154,17 @@ TABLE: list[tuple[str, Make, str, str, str]] = [
              claim(quant_method="compressed-tensors", format="float-quantized",
                    ignore=["re:.*lm_head"])), QUANT, FORMAT, YES),
     ("bitnet", dense(raw.bitnet, claim(quant_method="bitnet")), PLATFORM, FORMAT, QUANT),
+    ("generation config that is a list",
+     tensors(raw.dense(), raw.CONFIG, generation_config=[]), CONFLICT, FORMAT, YES),
+    ("generation config that ends answers with a text",
+     tensors(raw.dense(), raw.CONFIG, generation_config={"eos_token_id": "</s>"}),
+     CONFLICT, FORMAT, YES),
+    ("generation config that ends answers with lists",
+     tensors(raw.dense(), raw.CONFIG, generation_config={"eos_token_id": [[1]]}),
+     CONFLICT, FORMAT, YES),
+    ("generation config of wrong types elsewhere",
+     tensors(raw.dense(), raw.CONFIG, generation_config={"temperature": "hot", "eos_token_id": 2}),
+     YES, FORMAT, YES),
     ("gguf", gguf(), FORMAT, YES, YES),
     ("gguf IQ4_XS", gguf(IQ4_XS), FORMAT, YES, QUANT),
     ("gguf olmo2", gguf(architecture="olmo2"), FORMAT, YES, ARCH),
@@ -236,3 +248,21 @@ def test_broken_files_are_refused_by_every_engine_with_the_detectors_sentence(
     for verdict in (engine.verdict(info) for engine in engines):
         assert verdict.code == "incomplete.lfs_pointer"
         assert "git lfs pull" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        dense(None, {**raw.CONFIG, "num_hidden_layers": 10_000_000}),
+        dense(FOUR_BIT, {**mlx(**FOUR), "num_hidden_layers": 10_000_000}),
+        gguf(block_count=10_000_000),
+    ],
+    ids=["safetensors", "mlx", "gguf"],
+)
+def test_a_claim_of_ten_million_layers_is_refused_by_every_engine(
+    engines: tuple[Backend, ...], tmp_path: Path, make: Make
+) -> None:
+    info = inspect_path(make(tmp_path / "m"))
+    for verdict in (engine.verdict(info) for engine in engines):
+        assert verdict.code == "corrupt.bounds"
+        assert "10,000,000 layers" in verdict.reason

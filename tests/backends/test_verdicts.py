@@ -41,8 +41,8 @@ def test_a_rule_may_limit_and_not_refuse() -> None:
 
 
 def test_a_model_that_no_rule_is_about_is_a_plain_yes() -> None:
-    verdict = judge("fake", model("g", weights_bytes=1), RULES, yes=lambda info: f"runs {info.id}")
-    assert verdict == Verdict(engine="fake", support=Support.YES, reason="runs g")
+    verdict = judge("fake", model("g", weights_bytes=1), RULES)
+    assert verdict == Verdict(engine="fake", support=Support.YES)
 
 
 @pytest.mark.parametrize(

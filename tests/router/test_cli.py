@@ -56,6 +56,18 @@ def test_a_log_line_is_printable_whatever_an_engine_says() -> None:
     assert line.endswith(" b")
 
 
+def test_no_name_can_forge_a_line_of_the_log() -> None:
+    formatter = cli._PrintableLines("%(asctime)s %(message)s", "%H:%M:%S")
+    record = logging.LogRecord("router", logging.INFO, "", 0, "a\n12:00:00 I b", (), None)
+    assert len(formatter.format(record).splitlines()) == 1
+    try:
+        raise ValueError("a\n12:00:00 I b")
+    except ValueError as error:
+        record.exc_info = (ValueError, error, error.__traceback__)
+    _, *lines = formatter.format(record).splitlines()
+    assert all(line.startswith("  ") for line in lines)
+
+
 def invitation(*models: ModelEntry, **settings: Any) -> str:
     return cli._invitation(Registry(models), "http://127.0.0.1:1", Settings(**settings))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -21,11 +22,13 @@ from router.errors import (
     RouterError,
     ShuttingDownError,
     StartFailedError,
+    UnknownModelError,
+    UnservableModelError,
 )
 from router.pool import Pool
 from router.registry import ModelEntry, Registry
 from router.scheduler import SlotState, Waiting
-from tests.router.entries import entry
+from tests.router.entries import entry, no
 from tests.router.pools import Engines, alive, family, pooled, stays
 from tests.slack import run
 from tests.waiting import until
@@ -552,5 +555,50 @@ def test_a_registry_that_says_the_same_changes_nothing(fake: Engines) -> None:
             pid = await visit(pool, A)
             pool.follow(Registry([entry("a")]))
             assert await visit(pool, A) == pid
+
+    run(main())
+
+
+def test_who_waits_for_a_model_that_is_removed_or_cannot_be_run_is_told(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake, budget_bytes=10) as pool:
+            for registry, refusal in (
+                (Registry([A]), UnknownModelError),
+                (Registry([A, entry("b", no("fake"))]), UnservableModelError),
+            ):
+                async with pool.lease(A, stays):
+                    waiter = asyncio.create_task(visit(pool, B))
+                    await until(lambda: waiting(pool) == {"b": Waiting.MEMORY})
+                    pool.follow(registry)
+                    with pytest.raises(refusal):
+                        await waiter
+
+    run(main())
+
+
+def test_a_removed_model_that_answers_until_the_end_ends_with_the_rest(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake) as pool, pool.lease(A, stays):
+            pool.follow(Registry([B]))
+            await pool.stop_all(0.0)
+            assert pool.status() == []
+
+    run(main())
+
+
+def test_a_refusal_that_meets_a_cancellation_leaves_no_complaint(fake: Engines) -> None:
+    async def main() -> None:
+        complaints: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        async with pooled(fake, budget_bytes=10) as pool, pool.lease(A, stays):
+            waiter = asyncio.create_task(visit(pool, B))
+            await until(lambda: waiting(pool) == {"b": Waiting.MEMORY})
+            pool.close()
+            waiter.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiter
+            del waiter
+            gc.collect()
+        assert complaints == []
 
     run(main())

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from detect.types import ModelInfo, Quantization, SafetensorsDetails, WeightFormat
+from router.option import ENGINE_NAMES
 from router.preference import (
     ORDER,
     ORDER_ON_MACOS,
@@ -14,7 +15,6 @@ from router.preference import (
     choose,
     model_class,
 )
-from router.settings import ENGINE_NAMES
 from tests.fake_engine import model
 from tests.router.entries import LINUX, MACOS, limited, no, yes
 

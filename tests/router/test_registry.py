@@ -8,6 +8,7 @@ import pytest
 from backends.base import Verdict
 from detect.types import ModelInfo, ScanReport, Skipped
 from router.errors import EngineUnavailableError, UnknownModelError, UnservableModelError
+from router.model_settings import ModelSettings
 from router.preference import Wishes
 from router.registry import Registry, build
 from tests.fake_engine import FakeBackend, model
@@ -194,3 +195,12 @@ def test_the_users_wish_is_not_followed_where_the_engine_cannot() -> None:
 def test_what_the_scan_skipped_is_kept_with_its_reason() -> None:
     skipped = Skipped(Path("/models/x"), "corrupt.header", "it is not a model")
     assert build(ScanReport(skipped=(skipped,)), []).skipped == (skipped,)
+
+
+def test_what_the_user_says_of_a_model_comes_with_it() -> None:
+    report = ScanReport(models=(model("org/a", aliases=("a",)), model("b")))
+    said = [ModelSettings(id="a", aliases=("gpt-4o",), pin=True), ModelSettings(id="gone")]
+    models = build(report, [Engine("llama.cpp")], models=said)
+    assert models.resolve("gpt-4o").id == "org/a"
+    assert models.resolve("org/a").settings.pin
+    assert not models.resolve("b").settings.pin

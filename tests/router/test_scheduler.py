@@ -205,6 +205,50 @@ def test_a_model_retired_while_it_loads_is_not_granted() -> None:
     assert s.ready("a") == [Grant(1, "a")]
 
 
+def test_a_start_that_fails_while_the_model_changes_is_tried_with_the_new_one() -> None:
+    s = scheduler()
+    s.request(1, "a", 10)
+    s.retire("a")
+    assert s.start_failed("a", StartFailedError("no")) == [Start("a")]
+    assert s.start_failed("a", error := StartFailedError("no")) == [Reject(1, error)]
+
+
+def test_who_waits_for_a_model_that_has_grown_waits_for_the_memory_of_the_new_one() -> None:
+    s = scheduler(budget=20)
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.request(2, "b", 15)
+    assert s.revise("b", 20) == []
+    assert s.release(1) == [Stop("a")]
+    assert s.stopped("a") == [Start("b")]
+    assert s.reserved_bytes == 20
+
+
+def test_who_waits_for_a_model_that_has_outgrown_the_budget_is_told_and_holds_nobody_up() -> None:
+    s = scheduler(budget=20)
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.retire("a")
+    s.request(2, "a", 21)
+    s.request(3, "b", 20)
+    assert s.release(1) == [Stop("a")]
+    rejection, start = s.stopped("a")
+    assert isinstance(rejection, Reject)
+    assert isinstance(rejection.error, ModelTooBigError)
+    assert start == Start("b")
+
+
+def test_who_waits_for_a_model_that_is_gone_is_told_at_once() -> None:
+    s = scheduler(budget=20)
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.request(2, "b", 20)
+    s.request(3, "a", 10)
+    error = StartFailedError("gone")
+    assert s.withdraw("b", error) == [Reject(2, error), Grant(3, "a")]
+    assert s.withdraw("b", error) == []
+
+
 SIZES = {"a": 4, "b": 6, "c": 7, "d": 10, "e": 1}
 
 
@@ -300,6 +344,14 @@ class RandomLife(RuleBasedStateMachine):
     @rule(key=st.sampled_from(sorted(SIZES)))
     def change(self, key: str) -> None:
         self.perform(self.scheduler.retire(key))
+
+    @rule(key=st.sampled_from(sorted(SIZES)), size=st.integers(1, 12))
+    def become_another(self, key: str, size: int) -> None:
+        self.perform(self.scheduler.revise(key, size))
+
+    @rule(key=st.sampled_from(sorted(SIZES)))
+    def disappear(self, key: str) -> None:
+        self.perform(self.scheduler.withdraw(key, StartFailedError("gone")))
 
     @rule(seconds=st.floats(0.1, 15))
     def wait(self, seconds: float) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from router import settings
+from router import option, settings
 from router.errors import SettingsError
-from router.settings import OPTIONS, MemoryBudget, Settings, flag, is_loopback, load, variable
+from router.option import MemoryBudget
+from router.settings import OPTIONS, Settings, flag, is_loopback, load, variable
 
 GIB = 2**30
 
@@ -75,7 +76,7 @@ def test_a_file_may_hold_every_option_as_text_number_or_list(tmp_path: Path) -> 
     ("text", "words"),
     [
         ("port = 99999", "port in {file} takes a port between 0 and 65535, not '99999'."),
-        ("ports = 1", "{file} has 'ports', which is not an option."),
+        ("ports = 1", "{file} has 'ports', which is not an option; did you mean 'port'?"),
         ('config = "x"', "{file} has 'config', which is not an option."),
         ("port = [1, 2]", "port in {file} takes one value, not ['1', '2']."),
         ("port = true", "port in {file} takes a port, not 'True'."),
@@ -145,6 +146,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "mistralrs": ("", "~nobody-of-that-name/mistralrs"),
     "memory": ("", "much", "0%", "0", "0G", "101%", "nan%", "x%", "-1G", "1 light year"),
     "context_length": ("", "0", "-5", "32q", "many"),
+    "idle_seconds": ("", "-1", "nan", "soon"),
     "parallel": ("", "0", "many"),
     "max_queue": ("", "0", "many"),
     "queue_seconds": ("", "-1", "nan", "soon"),
@@ -247,7 +249,7 @@ def test_any_other_address_needs_a_key(host: str) -> None:
     ],
 )
 def test_sizes_are_read_in_binary_units(text: str, count: int) -> None:
-    assert settings.parse_size(text) == count
+    assert option.parse_size(text) == count
 
 
 def test_a_budget_is_a_size_or_a_share() -> None:
@@ -258,5 +260,5 @@ def test_a_budget_is_a_size_or_a_share() -> None:
 
 def test_a_path_is_made_absolute_and_a_tilde_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    assert settings.parse_path("~/m") == Path("/home/someone/m")
-    assert settings.parse_path("m") == Path.cwd() / "m"
+    assert option.parse_path("~/m") == Path("/home/someone/m")
+    assert option.parse_path("m") == Path.cwd() / "m"

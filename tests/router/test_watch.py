@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from detect.scan import inspect_path, scan
 from detect.types import Problem
 from router import watch
 from router.catalog import Catalog
+from router.pool import Pool
 from router.registry import Registry, build
 from router.watch import Watch, differences, is_remote
 from tests.detect import raw_gguf, raw_safetensors
@@ -89,6 +91,15 @@ def test_file_systems_that_others_write_to_are_polled(
     assert is_remote(tmp_path / "models") is remote
 
 
+def test_of_two_file_systems_at_one_place_the_one_above_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path.resolve())
+    mounts = [SimpleNamespace(mountpoint=place, fstype=kind) for kind in ("autofs", "nfs4")]
+    monkeypatch.setattr("psutil.disk_partitions", lambda **_: mounts)
+    assert is_remote(tmp_path / "models")
+
+
 # The watch itself
 
 
@@ -140,3 +151,36 @@ def test_a_look_that_fails_leaves_the_registry_and_the_watch(folder: Path, tmp_p
         raise AssertionError(seen)
 
     watching(folder, Engines(tmp_path), steps, look)
+
+
+def test_a_registry_that_cannot_be_followed_does_not_end_the_watch(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[Registry] = []
+
+    def follow(pool: Pool, registry: Registry) -> None:
+        followed.append(registry)
+        raise RuntimeError("no")
+
+    async def steps(catalog: Catalog) -> None:
+        await until(lambda: len(followed) == 1)
+        (folder / "news.txt").write_text("x")
+        await until(lambda: len(followed) > 1)
+
+    monkeypatch.setattr(Pool, "follow", follow)
+    watching(folder, Engines(tmp_path), steps)
+
+
+def test_a_look_that_takes_long_does_not_hold_up_the_end(folder: Path, tmp_path: Path) -> None:
+    looking, enough = threading.Event(), threading.Event()
+
+    def look() -> Registry:
+        looking.set()
+        assert enough.wait(60)
+        return Registry([])
+
+    async def steps(catalog: Catalog) -> None:
+        await until(looking.is_set)
+
+    watching(folder, Engines(tmp_path), steps, look)
+    enough.set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.errors import EngineDiedError
+from backends.errors import EngineDiedError, EngineProtocolError
 from backends.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall, Usage
 from backends.wire.request import GenerationRequest
 from backends.wire.response import respond
@@ -210,6 +210,21 @@ def test_an_error_in_a_stream_is_its_last_event_and_no_end() -> None:
             await respond(request, "m", events, exchange.receive, exchange.send)
         last = exchange.body.split(b"\n\n")[-2]
         assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine.died"
+        assert b"[DONE]" not in exchange.body
+        assert not exchange.complete
+
+    run(main())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("words", [0, 1])
+def test_an_answer_that_just_stops_is_no_answer(stream: bool, words: int) -> None:
+    async def main() -> None:
+        exchange = Exchange()
+        request = GenerationRequest(prompt="a", stream=stream)
+        events = telling([TextDelta("a")] * words)
+        with pytest.raises(EngineProtocolError, match="broke off"):
+            await respond(request, "m", events, exchange.receive, exchange.send)
         assert b"[DONE]" not in exchange.body
         assert not exchange.complete
 

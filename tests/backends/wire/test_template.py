@@ -73,7 +73,12 @@ def test_a_request_may_not_set_what_is_ours(name: str) -> None:
 
 
 def test_a_request_may_not_break_the_call() -> None:
-    refused("a", template_arguments={"self": 1})
+    assert render("a", template_arguments={"self": 1, "source": 1, "values": 1}) == "a"
+
+
+def test_what_is_null_in_a_message_is_missing() -> None:
+    message = {**HELLO, "tool_calls": None}
+    assert render("{{ messages[0].tool_calls is defined }}", messages=(message,)) == "False"
 
 
 def test_with_tools_the_template_for_tools_is_taken() -> None:

@@ -1,0 +1,62 @@
+"""What the user says of single models in the TOML file: `[models."org/name"]`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from router.errors import SettingsError
+from router.option import (
+    ENGINE_NAMES,
+    option_field,
+    parse_engine,
+    parse_seconds,
+    parse_switch,
+    parse_tokens,
+    read_table,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """`id` is the model's, or one of its aliases; None leaves a setting to the global one."""
+
+    id: str
+    aliases: tuple[str, ...] = option_field(
+        (), "More names for it, e.g. those that a client insists on.", str, "NAME", repeated=True
+    )
+    engine: str | None = option_field(
+        None, f"Run it on this engine: {', '.join(ENGINE_NAMES)}.", parse_engine, "ENGINE"
+    )
+    context_length: int | None = option_field(
+        None, "Most context that it is loaded with.", parse_tokens, "TOKENS"
+    )
+    idle_seconds: float | None = option_field(
+        None, "Unload it after so long without use; 0 never does.", parse_seconds, "SECONDS"
+    )
+    pin: bool = option_field(False, "Never unload it for another model.", parse_switch, "YES|NO")
+    preload: bool = option_field(False, "Load it when the daemon starts.", parse_switch, "YES|NO")
+
+
+NOTHING_SAID = ModelSettings(id="")
+
+MODEL_OPTIONS = tuple(one for one in dataclasses.fields(ModelSettings) if one.metadata)
+
+
+def model_settings(table: Any, place: str) -> tuple[ModelSettings, ...]:
+    """
+    Raises:
+        SettingsError: naming the model and the key.
+    """
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"models in {place} must be tables such as [models.my-model].")
+    return tuple(_one(name, given, f"[models.{name}] of {place}") for name, given in table.items())
+
+
+def _one(name: str, given: Any, place: str) -> ModelSettings:
+    if not isinstance(given, Mapping):
+        raise SettingsError(f"{place} must be a table; a name with dots or slashes needs quotes.")
+    read = read_table(given, MODEL_OPTIONS, place)
+    return ModelSettings(id=name, **{key: value for key, (value, _) in read.items()})
