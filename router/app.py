@@ -12,7 +12,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from router.api.admin import AllModels, Livez, Readyz, Status, Welcome
+from router.api.admin import (
+    AllModels,
+    Livez,
+    LoadModel,
+    Readyz,
+    Status,
+    UnloadModel,
+    Welcome,
+)
 from router.api.answer import ErrorBoundary
 from router.api.gate import Gate
 from router.api.openai import Completions, Models
@@ -36,6 +44,8 @@ def create_app(settings: Settings, catalog: Catalog, pool: Pool) -> Starlette:
         Route("/livez", Livez(), methods=["GET"]),
         Route("/readyz", Readyz(pool), methods=["GET"]),
         Route("/router/models", all_models, methods=["GET"]),
+        Route("/router/models/{model:path}/load", LoadModel(catalog, pool), methods=["POST"]),
+        Route("/router/models/{model:path}/unload", UnloadModel(catalog, pool), methods=["POST"]),
         Route("/router/models/{model:path}", all_models, methods=["GET"]),
         Route("/router/status", Status(pool), methods=["GET"]),
     ]

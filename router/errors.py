@@ -6,6 +6,7 @@ RouterError                     has a status, a type and a code in OpenAI's term
 ├── UnknownModelError      404  no such model; near matches are listed
 ├── UnknownPathError       404  no such endpoint
 ├── MethodNotAllowedError  405  the endpoint exists and takes other methods
+├── ModelBusyError         409  it cannot be unloaded while it is used
 ├── BodyTooLargeError      413
 ├── UnservableModelError   422  known, and no engine can run it: a verdict per engine
 │   └── EngineUnavailableError 503  an engine that could run it is not installed
@@ -81,6 +82,10 @@ class UnknownPathError(RouterError):
 
 class MethodNotAllowedError(RouterError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class ModelBusyError(RouterError):
+    status, type, code = 409, "invalid_request_error", "model_busy"
 
 
 class BodyTooLargeError(RouterError):

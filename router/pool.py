@@ -7,8 +7,8 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,13 +18,14 @@ from router import explain
 from router.errors import (
     ClientGoneError,
     EngineUnavailableError,
+    ModelBusyError,
     RouterError,
     StartFailedError,
     UnknownModelError,
     as_router_error,
 )
 from router.registry import ModelEntry, Registry
-from router.scheduler import Action, Grant, Reject, Scheduler, Start, Stop
+from router.scheduler import Action, Grant, Reject, Scheduler, SlotState, Start, Stay, Stop
 
 log = logging.getLogger("router")
 
@@ -44,6 +45,9 @@ class ModelStatus:
     state: str
     leases: int
     reserved_bytes: int
+    pinned: bool
+    idle_left_seconds: float | None
+    """Until it is unloaded; None while it is used, and where nothing but need unloads it."""
     instance: InstanceStatus
 
 
@@ -78,14 +82,22 @@ class Lease:
 
 
 class Pool:
-    """Owns every instance from its start to its end. Leaving the `with` block ends them all."""
+    """Owns every instance from its start to its end. Leaving the `with` block ends them all.
+
+    `idle_seconds` is for models whose own settings say nothing; 0 keeps them.
+    """
 
     def __init__(
-        self, backends: Mapping[str, Backend], scheduler: Scheduler, options: InstanceOptions
+        self,
+        backends: Mapping[str, Backend],
+        scheduler: Scheduler,
+        options: InstanceOptions,
+        idle_seconds: float = 0.0,
     ) -> None:
         self.backends = backends
         self.scheduler = scheduler
         self.options = options
+        self.idle_seconds = idle_seconds
         self.numbers = itertools.count(1)
         self._running: dict[str, _Running] = {}
         self._entries: dict[str, ModelEntry] = {}
@@ -121,7 +133,45 @@ class Pool:
         return Lease(self, entry, gone)
 
     def footprint(self, entry: ModelEntry) -> Footprint:
-        return self._backend(entry).footprint(entry.info, self.options)
+        return self._backend(entry).footprint(entry.info, self._options(entry))
+
+    async def load(self, entry: ModelEntry) -> None:
+        """Have it ready; raises what a request for it would."""
+        async with self.lease(entry, _nobody_leaves):
+            pass
+
+    def preload(self, entries: Iterable[ModelEntry]) -> None:
+        """Begin to load them, as their memory allows; what fails is told in the log."""
+        for entry in entries:
+            self._spawn(self._preload(entry))
+
+    async def _preload(self, entry: ModelEntry) -> None:
+        try:
+            await self.load(entry)
+        except RouterError as error:
+            log.error("%s: not preloaded: %s", entry.id, error.message)
+
+    def unload(self, entry: ModelEntry) -> None:
+        """End its instance, if there is one and it is not used.
+
+        Raises:
+            ModelBusyError: it answers, is loading, or is waited for.
+        """
+        slot = self.scheduler.slots.get(entry.id)
+        if slot is None or slot.state is SlotState.STOPPING:
+            return
+        if not slot.idle:
+            raise ModelBusyError(f"{entry.id} is in use; ask again when it is idle.", param="model")
+        self._perform(self.scheduler.retire(entry.id))
+
+    def _options(self, entry: ModelEntry) -> InstanceOptions:
+        own = entry.settings.context_length
+        return self.options if own is None else replace(self.options, context_length=own)
+
+    def _stay(self, entry: ModelEntry) -> Stay:
+        own = entry.settings.idle_seconds
+        seconds = self.idle_seconds if own is None else own
+        return Stay(seconds or None, entry.settings.pin)
 
     async def admit(self, number: int, entry: ModelEntry, gone: Gone) -> Instance:
         """Wait for ticket `number` to be granted; on any other end it is withdrawn."""
@@ -130,7 +180,7 @@ class Pool:
         self._tickets[number] = granted
         self._entries[entry.id] = entry
         try:
-            self._perform(self.scheduler.request(number, entry.id, needed))
+            self._perform(self.scheduler.request(number, entry.id, needed, self._stay(entry)))
             return await _unless(gone, granted)
         except BaseException:
             if granted.done():
@@ -174,6 +224,8 @@ class Pool:
                 state=slot.state.value,
                 leases=len(slot.leases),
                 reserved_bytes=slot.reserved_bytes,
+                pinned=slot.stay.pinned,
+                idle_left_seconds=_left(slot.leaves_at),
                 instance=running.instance.status(),
             )
             for key, running in self._running.items()
@@ -210,7 +262,7 @@ class Pool:
 
     def _start(self, entry: ModelEntry) -> None:
         try:
-            instance = self._backend(entry).create(entry.id, entry.info, self.options)
+            instance = self._backend(entry).create(entry.id, entry.info, self._options(entry))
         except Exception as error:
             _log_failure(entry.id, error)
             self._perform(self.scheduler.start_failed(entry.id, _start_error(entry, error)))
@@ -322,6 +374,14 @@ class Pool:
             delay = max(0.0, deadline - time.monotonic())
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(delay, lambda: self._perform(self.scheduler.expire()))
+
+
+async def _nobody_leaves() -> None:
+    await asyncio.Event().wait()
+
+
+def _left(at: float | None) -> float | None:
+    return None if at is None else max(0.0, at - time.monotonic())
 
 
 async def _unless(gone: Gone, granted: asyncio.Future[Instance]) -> Instance:

@@ -66,16 +66,37 @@ class Reject:
 Action = Start | Stop | Grant | Reject
 
 
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """How long a model stays loaded that nobody uses: `idle_seconds`, None for as long as its
+    room is not needed. A pinned one does not leave for another model."""
+
+    idle_seconds: float | None = None
+    pinned: bool = False
+
+
 @dataclass(slots=True)
 class Slot:
     """One instance as the scheduler sees it, from its reservation to its end."""
 
     key: str
     reserved_bytes: int
+    stay: Stay = Stay()
     state: SlotState = SlotState.STARTING
     leases: set[int] = field(default_factory=set)
     last_used: float = 0.0
     retired: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return self.state is SlotState.READY and not self.leases
+
+    @property
+    def leaves_at(self) -> float | None:
+        """When it has been idle for long enough, in the clock's seconds."""
+        if not self.idle or self.stay.idle_seconds is None:
+            return None
+        return self.last_used + self.stay.idle_seconds
 
 
 @dataclass(slots=True)
@@ -86,6 +107,7 @@ class Ticket:
     key: str
     needed_bytes: int
     deadline: float
+    stay: Stay = Stay()
     waiting: Waiting = Waiting.LOADING
 
 
@@ -116,18 +138,21 @@ class Scheduler:
     @property
     def next_deadline(self) -> float | None:
         """When `expire` is due, in the clock's seconds. A load has a deadline of its own."""
-        deadlines = (t.deadline for t in self.queue.values() if t.waiting is not Waiting.LOADING)
-        return min(deadlines, default=None)
+        given_up = [t.deadline for t in self.queue.values() if t.waiting is not Waiting.LOADING]
+        leaving = [at for slot in self.slots.values() if (at := slot.leaves_at) is not None]
+        return min(given_up + leaving, default=None)
 
     # Events
 
-    def request(self, number: int, key: str, needed_bytes: int) -> list[Action]:
+    def request(
+        self, number: int, key: str, needed_bytes: int, stay: Stay = Stay()
+    ) -> list[Action]:
         """A client asks for `key`, which needs `needed_bytes` if it must be loaded."""
         refusal = self._refusal(key, needed_bytes)
         if refusal is not None:
             return [Reject(number, refusal)]
         deadline = self._clock() + self.queue_seconds
-        self.queue[number] = Ticket(number, key, needed_bytes, deadline)
+        self.queue[number] = Ticket(number, key, needed_bytes, deadline, stay)
         actions = self._advance()
         if number in self.queue and len(self.queue) > self.max_queue:
             # Its model is ready but claimed by an earlier ticket: nothing was begun for this one.
@@ -203,14 +228,17 @@ class Scheduler:
         return self._advance()
 
     def expire(self) -> list[Action]:
-        """Reject the tickets whose deadline has passed."""
+        """Reject the tickets whose deadline has passed, and end what was idle for long enough."""
         now = self._clock()
         waiting = (t for t in self.queue.values() if t.waiting is not Waiting.LOADING)
         late = [ticket for ticket in waiting if ticket.deadline <= now]
         for ticket in late:
             del self.queue[ticket.number]
+        leaving = [s for s in self.slots.values() if (at := s.leaves_at) is not None and at <= now]
+        for slot in leaving:
+            slot.retired = True
         rejections = [Reject(t.number, _timed_out(t, self.queue_seconds)) for t in late]
-        return [*rejections, *self._advance()] if late else []
+        return [*rejections, *self._advance()] if late or leaving else []
 
     def close(self) -> list[Action]:
         """No more requests: those that wait are rejected, those that run go on."""
@@ -256,11 +284,10 @@ class Scheduler:
         return actions
 
     def _stop_retired(self) -> list[Action]:
-        idle = [s for s in self.slots.values() if s.retired and s.state is SlotState.READY]
-        idle = [slot for slot in idle if not slot.leases]
-        for slot in idle:
+        ending = [slot for slot in self.slots.values() if slot.retired and slot.idle]
+        for slot in ending:
             slot.state = SlotState.STOPPING
-        return [Stop(slot.key) for slot in idle]
+        return [Stop(slot.key) for slot in ending]
 
     def _grant(self, ticket: Ticket, slot: Slot, actions: list[Action]) -> None:
         del self.queue[ticket.number]
@@ -272,7 +299,7 @@ class Scheduler:
     def _load(self, ticket: Ticket, actions: list[Action], claimed: set[str]) -> bool:
         """Reserve and start, or begin to make room; False while memory is not there yet."""
         if ticket.needed_bytes <= self.budget_bytes - self.reserved_bytes:
-            self.slots[ticket.key] = Slot(ticket.key, ticket.needed_bytes)
+            self.slots[ticket.key] = Slot(ticket.key, ticket.needed_bytes, ticket.stay)
             ticket.waiting = Waiting.LOADING
             actions.append(Start(ticket.key))
             return True
@@ -301,7 +328,7 @@ class Scheduler:
                 last_used=slot.last_used if slot.key not in wanted else self._clock(),
             )
             for slot in self.slots.values()
-            if slot.state is not SlotState.STOPPING
+            if slot.state is not SlotState.STOPPING and not slot.stay.pinned
         ]
 
 

@@ -134,10 +134,11 @@ async def _serve(
         start_timeout_seconds=settings.start_seconds,
         runtime_dir=folder,
     )
-    async with Pool(backends, scheduler, options) as pool:
+    async with Pool(backends, scheduler, options, settings.idle_seconds) as pool:
         server = _Server(_config(settings, catalog, pool))
         ending = Ending(server, pool, settings.drain_seconds)
         ending.listen_to_signals()
+        pool.preload(entry for entry in registry.servable if entry.settings.preload)
         async with _watching(settings, rescan, catalog, pool):
             await server.serve(sockets=[sock])
         await ending.finished()

@@ -70,6 +70,32 @@ class AllModels:
         await send_json(send, 200, {"models": models, "skipped": skipped})
 
 
+class LoadModel:
+    """`POST /router/models/{id}/load`: answers when the model is ready."""
+
+    def __init__(self, catalog: Catalog, pool: Pool) -> None:
+        self.catalog = catalog
+        self.pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        entry = self.catalog.registry.resolve(scope["path_params"]["model"])
+        await self.pool.load(entry)
+        await send_json(send, 200, {"model": entry.id, "state": "ready"})
+
+
+class UnloadModel:
+    """`POST /router/models/{id}/unload`: 409 while the model is used."""
+
+    def __init__(self, catalog: Catalog, pool: Pool) -> None:
+        self.catalog = catalog
+        self.pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        entry = self.catalog.registry.find(scope["path_params"]["model"])
+        self.pool.unload(entry)
+        await send_json(send, 200, {"model": entry.id, "state": "unloading"})
+
+
 class Status:
     """`GET /router/status`: every instance and every wait, by name."""
 
@@ -106,6 +132,8 @@ def _instance(status: ModelStatus) -> dict[str, Any]:
         "pid": instance.pid,
         "leases": status.leases,
         "reserved_bytes": status.reserved_bytes,
+        "pinned": status.pinned,
+        "idle_left_seconds": status.idle_left_seconds,
         "resident_bytes": instance.resident_bytes,
         "load_seconds": instance.load_seconds,
     }

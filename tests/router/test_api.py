@@ -737,3 +737,29 @@ def test_a_browser_at_the_root_is_told_what_this_is(fake: Engines) -> None:
             assert (await site.client.get("/health")).status_code == 200
 
     run(main())
+
+
+def test_a_model_is_loaded_and_unloaded_on_request(fake: Engines) -> None:
+    async def main() -> None:
+        async with serving(fake, A) as site:
+            loaded = await site.client.post("/router/models/a/load")
+            assert loaded.json() == {"model": "a", "state": "ready"}
+            assert site.leases == {"a": 0}
+            assert (await site.client.post("/router/models/a/unload")).status_code == 200
+            await until(lambda: site.leases == {})
+            assert (await site.client.post("/router/models/a/unload")).status_code == 200
+            error(await site.client.post("/router/models/none/load"), 404, "model_not_found")
+
+    run(main())
+
+
+def test_a_model_that_answers_is_not_unloaded(fake: Engines) -> None:
+    async def main() -> None:
+        async with serving(fake, A) as site:
+            how = asking(stream=True, chunks=["data: 1\n\n", "data: 2\n\n"], gated=True)
+            async with site.stream(how):
+                refused = await site.client.post("/router/models/a/unload")
+                assert "in use" in error(refused, 409, "model_busy")["message"]
+                assert site.leases == {"a": 1}
+
+    run(main())

@@ -28,6 +28,7 @@ from router.scheduler import (
     Scheduler,
     SlotState,
     Start,
+    Stay,
     Stop,
     Waiting,
 )
@@ -249,7 +250,63 @@ def test_who_waits_for_a_model_that_is_gone_is_told_at_once() -> None:
     assert s.withdraw("b", error) == []
 
 
+def test_what_was_idle_for_long_enough_is_stopped_and_not_before() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    s.request(1, "a", 10, Stay(idle_seconds=30))
+    s.ready("a")
+    clock.now = 1000
+    assert (s.next_deadline, s.expire()) == (None, [])  # it answers
+    s.release(1)
+    clock.now = 1029
+    assert (s.next_deadline, s.expire()) == (1030, [])
+    clock.now = 1030
+    assert (s.expire(), s.next_deadline) == ([Stop("a")], None)
+
+
+def test_a_use_begins_the_idle_time_anew() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    s.request(1, "a", 10, Stay(idle_seconds=30))
+    s.ready("a")
+    s.release(1)
+    clock.now = 20
+    assert s.request(2, "a", 10, Stay(idle_seconds=30)) == [Grant(2, "a")]
+    clock.now = 40
+    assert s.expire() == []
+    s.release(2)
+    assert s.next_deadline == 70
+
+
+def test_a_request_that_comes_while_an_idle_model_ends_waits_for_its_successor() -> None:
+    s = scheduler()
+    s.request(1, "a", 10, Stay(idle_seconds=0))
+    s.ready("a")
+    s.release(1)
+    assert s.expire() == [Stop("a")]
+    assert s.request(2, "a", 10) == []
+    assert s.stopped("a") == [Start("a")]
+
+
+def test_a_pinned_model_makes_no_room() -> None:
+    s = scheduler(budget=20)
+    s.request(1, "pinned", 10, Stay(pinned=True))
+    s.request(2, "a", 10)
+    s.ready("pinned")
+    s.ready("a")
+    s.release(1)
+    s.release(2)
+    assert s.request(3, "b", 10) == [Stop("a")]
+    s.stopped("a")
+    s.ready("b")
+    assert s.request(4, "c", 20) == []
+    assert s.queue[4].waiting is Waiting.MEMORY
+
+
 SIZES = {"a": 4, "b": 6, "c": 7, "d": 10, "e": 1}
+
+
+STAYS = {"a": Stay(), "b": Stay(5.0), "c": Stay(), "d": Stay(0.0), "e": Stay(30.0)}
 
 
 class RandomLife(RuleBasedStateMachine):
@@ -295,7 +352,7 @@ class RandomLife(RuleBasedStateMachine):
     def request(self, key: str) -> int:
         number = next(self.numbers)
         self.open.add(number)
-        self.perform(self.scheduler.request(number, key, SIZES[key]))
+        self.perform(self.scheduler.request(number, key, SIZES[key], STAYS[key]))
         return number
 
     @rule(number=consumes(tickets))
