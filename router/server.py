@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
 import signal
 import socket
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +20,7 @@ from router.catalog import Catalog
 from router.errors import SettingsError
 from router.pool import STOP_GRACE_SECONDS, Pool
 from router.registry import Registry
+from router.runtime import runtime_dir
 from router.scheduler import Scheduler
 from router.settings import Settings
 from router.watch import Rescan, Watch
@@ -98,19 +95,6 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     import uvloop
 
     return uvloop.Loop
-
-
-@contextlib.contextmanager
-def runtime_dir() -> Iterator[Path]:
-    """A private folder for sockets, short enough for a socket's path, removed afterwards."""
-    base = os.environ.get("XDG_RUNTIME_DIR") if sys.platform == "linux" else "/tmp"
-    if not base or not os.access(base, os.W_OK):
-        base = "/tmp"
-    folder = Path(tempfile.mkdtemp(prefix="router-", dir=base))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _serve(

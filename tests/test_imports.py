@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "table", "preference"}),
+    frozenset({"errors", "table", "preference", "runtime"}),
     frozenset({"option", "explain"}),
     frozenset({"model_settings"}),
     frozenset({"settings"}),

@@ -11,8 +11,8 @@ import psutil
 
 from backends.base import Backend, InstanceOptions
 from router.pool import Pool
+from router.runtime import runtime_dir
 from router.scheduler import Scheduler
-from router.server import runtime_dir
 from tests import processes
 from tests.fake_engine import FakeBackend, FakeEngine
 from tests.slack import within
