@@ -6,13 +6,14 @@ nothing here looks at a config.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from operator import itemgetter
 
+from detect import layer_words
+from detect.layer_words import Words
 from detect.safetensors_header import Tensor
 
 Parts = Mapping[str, Tensor]
@@ -39,13 +40,15 @@ class Rule:
     lacks: frozenset[str] = frozenset()
     where: Callable[[Parts], bool] = _always
 
+    def may_match(self, suffixes: frozenset[str]) -> bool:
+        return self.has.keys() <= suffixes and self.lacks.isdisjoint(suffixes)
+
     def matches(self, parts: Parts) -> bool:
-        return (
-            self.has.keys() <= parts.keys()
-            and self.lacks.isdisjoint(parts)
-            and all(not d or parts[suffix].dtype in d for suffix, d in self.has.items())
-            and self.where(parts)
-        )
+        """Of layers that it may match."""
+        for suffix, dtypes in self.has.items():
+            if dtypes and parts[suffix].dtype not in dtypes:
+                return False
+        return self.where(parts)
 
 
 def _same_columns(parts: Parts) -> bool:
@@ -184,21 +187,6 @@ TAILS: tuple[tuple[str, str], ...] = (
 )
 """Fused experts glue the suffix to the layer's name: `experts.gate_up_proj_blocks`."""
 
-NOT_LINEAR = re.compile(r"embed|norm|conv|rotary|rope|position|patch|^wte$|^wpe$|^ln_")
-EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|tok_embeddings|word_embeddings|embeddings)$")
-TOWER = re.compile(
-    r"(^|\.)(vision_\w+|visual|audio_\w+|image_\w+|vpm|apm|vit|multi_modal_projector|"
-    r"mm_projector|connector|aligner|resampler|embed_vision|embed_audio|sound_\w+|speech_\w+)\."
-)
-"""Layers that see or hear: not part of the language model."""
-
-STACKED = re.compile(r"\.(switch_mlp|switch_glu)\.")
-EXPERT = re.compile(r"(\.experts[.:_]|\.experts$|\.switch_mlp\.|\.switch_glu\.|_exps\b)")
-ROUTER = re.compile(
-    r"(mlp|feed_forward|block_sparse_moe|moe|ffn|mixer)\.(gate|router|gate\.wg)$|"
-    r"\.(router|router\.(proj|layer|classifier)|experts\.router)$"
-)
-LAYER = re.compile(r"^((?:[^.]+\.)*?)(?:model\.)?layers\.(\d+)\.")
 MAX_DIGITS = 9
 MAX_CHANNELS = 4
 
@@ -215,7 +203,11 @@ class Alike:
     parts: Parts
     name: str
     linear: bool
-    tower: bool
+    words: Words
+
+    @property
+    def tower(self) -> bool:
+        return self.words.tower
 
     @property
     def prefix(self) -> str:
@@ -229,12 +221,16 @@ class Alike:
 
 @dataclass(frozen=True, kw_only=True)
 class Census:
-    """All layers, by prefix and by what is alike in them. `counts` has the layers per class, over
+    """All layers, by what is alike in them. `counts` has the layers per class, over
     the language model's linear ones."""
 
-    parts: Mapping[str, Parts] = field(default_factory=dict)
     layers: tuple[Alike, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def parts(self) -> Mapping[str, Parts]:
+        """Of every layer, by its prefix."""
+        return {prefix: alike.parts for alike in self.layers for prefix in alike.prefixes}
 
     @cached_property
     def main(self) -> str:
@@ -253,12 +249,16 @@ class Census:
         return [alike for alike in self.layers if alike.name in names]
 
     @cached_property
+    def tensor_count(self) -> int:
+        return sum(len(alike.parts) * len(alike.prefixes) for alike in self.layers)
+
+    @cached_property
     def towers(self) -> bool:
         return any(alike.tower for alike in self.layers)
 
     @cached_property
     def stacked_experts(self) -> bool:
-        return any(STACKED.search(alike.prefix) for alike in self.layers)
+        return any(alike.words.stacked for alike in self.layers)
 
     @cached_property
     def channels_last_kernels(self) -> bool:
@@ -273,22 +273,22 @@ class Census:
 
     @cached_property
     def experts(self) -> bool:
-        return any(EXPERT.search(alike.prefix) for alike in self.layers)
+        return any(alike.words.expert for alike in self.layers)
 
     @cached_property
     def quantized_router(self) -> bool:
-        return any(alike.quantized and ROUTER.search(alike.prefix) for alike in self.layers)
+        return any(alike.quantized and alike.words.router for alike in self.layers)
 
-    def quantized(self, pattern: re.Pattern[str]) -> bool | None:
-        """Whether the layer of this name is quantised; None when there is no such layer."""
-        named = [a for a in self.layers if a.name and not a.tower and pattern.search(a.prefix)]
+    def quantized(self, names: Collection[str]) -> bool | None:
+        """Whether the layer of such a name is quantised; None when there is no such layer."""
+        named = [a for a in self.layers if a.name and not a.tower and a.words.last in names]
         return any(alike.quantized for alike in named) if named else None
 
     @cached_property
     def name_prefix(self) -> str:
         """What stands before `model.layers.` or `layers.` in the language model's names."""
-        matches = (LAYER.match(a.prefix) for a in self.layers if not a.tower)
-        return next((m[1] for m in matches if m), "")
+        numbered = (a.words for a in self.layers if not a.tower and a.words.number)
+        return next((words.root for words in numbered), "")
 
     @cached_property
     def layer_count(self) -> int:
@@ -303,18 +303,17 @@ def _channels_last(shape: Sequence[int]) -> bool:
     return len(shape) > 3 and shape[-1] <= MAX_CHANNELS < shape[-2]
 
 
-LM_HEAD = re.compile(r"(^|\.)lm_head$")
+DIGITS = frozenset("0123456789")
 ZEROED = bytes.maketrans(b"123456789", b"000000000")
 
 
 def take(tensors: Mapping[str, Tensor]) -> Census:
     layers = tuple(_layers(tensors))
-    parts = {prefix: alike.parts for alike in layers for prefix in alike.prefixes}
     counts: Counter[str] = Counter()
     for alike in layers:
         if alike.name and alike.linear:
             counts[alike.name] += len(alike.prefixes)
-    return Census(parts=parts, layers=layers, counts=dict(counts.most_common()))
+    return Census(layers=layers, counts=dict(counts.most_common()))
 
 
 def _layers(tensors: Mapping[str, Tensor]) -> Iterator[Alike]:
@@ -351,9 +350,10 @@ def _grouped(columns: Sequence[_Column]) -> Iterable[tuple[Sequence[str], Sequen
 def _columns(tensors: Mapping[str, Tensor]) -> Iterator[_Column]:
     """Tensors are told apart by identity, which is faster than by content: those of one file
     that are equal are one object."""
-    named: dict[tuple[bytes, int], list[str]] = {}
-    for name, tensor in tensors.items():
-        named.setdefault((name.encode().translate(ZEROED), id(tensor)), []).append(name)
+    named: defaultdict[tuple[bytes, int], list[str]] = defaultdict(list)
+    identities = map(id, tensors.values())
+    for zeroed, identity, name in zip(_zeroed(tensors), identities, tensors, strict=True):
+        named[zeroed, identity].append(name)
     for names in named.values():
         prefix, suffix = split(names[0])
         cut = len(prefix)
@@ -364,27 +364,38 @@ def _columns(tensors: Mapping[str, Tensor]) -> Iterator[_Column]:
             yield from (_Column((p,), s, tensors[name]) for name in names for p, s in [split(name)])
 
 
+def _zeroed(names: Collection[str]) -> list[bytes]:
+    """All names with zeros for digits; at once, unless a name has what goes between them."""
+    zeroed = "\0".join(names).encode().translate(ZEROED).split(b"\0")
+    if len(zeroed) == len(names):
+        return zeroed
+    return [name.encode().translate(ZEROED) for name in names]
+
+
 def _split_alike(names: Sequence[str], cut: int) -> bool:
     """Some suffixes have numbers, so that one name may have one, and another none."""
     tail = names[0][cut:]
     if not tail:
         return all(split(name)[0] == name for name in names)
+    if DIGITS.isdisjoint(tail):
+        return True
     return set(map(itemgetter(slice(cut, None)), names)) == {tail}
 
 
 def _alike(prefixes: Sequence[str], parts: Parts) -> Alike:
-    name, tower = _class(parts), TOWER.search(prefixes[0] + ".") is not None
-    linear = not tower and _is_linear(prefixes[0], parts)
-    return Alike(tuple(prefixes), parts, name, linear, tower)
+    words = layer_words.of(prefixes[0])
+    return Alike(tuple(prefixes), parts, _class(parts), _is_linear(words, parts), words)
 
 
 def _layer_count(alike: Alike) -> int:
     """Their names are equally long, so the number stands at the same place in all of them."""
-    if (match := LAYER.match(alike.prefix)) is None:
+    if (number := alike.words.number) is None:
         return 0
-    begin, end = match.span(2)
-    numbers = map(itemgetter(slice(begin, min(end, begin + MAX_DIGITS))), alike.prefixes)
-    return 1 + int(max(numbers))
+    begin, end = number
+    digits = slice(begin, min(end, begin + MAX_DIGITS))
+    if DIGITS.isdisjoint(alike.words.root):
+        return 1 + int(max(alike.prefixes)[digits])  # The first difference is in the number.
+    return 1 + int(max(map(itemgetter(digits), alike.prefixes)))
 
 
 def split(name: str) -> tuple[str, str]:
@@ -415,11 +426,9 @@ def _class(parts: Parts) -> str:
 @lru_cache(maxsize=256)
 def _rules_about(suffixes: frozenset[str]) -> tuple[Rule, ...]:
     """Those that may match a layer of these tensors; most layers have the same ones."""
-    return tuple(rule for rule in RULES if rule.has.keys() <= suffixes)
+    return tuple(rule for rule in RULES if rule.may_match(suffixes))
 
 
-def _is_linear(prefix: str, parts: Parts) -> bool:
+def _is_linear(words: Words, parts: Parts) -> bool:
     weight = parts.get("weight")
-    if weight is not None and len(weight.shape) < 2:
-        return False
-    return not NOT_LINEAR.search(prefix.rpartition(".")[2])
+    return not (words.tower or words.not_linear or (weight is not None and len(weight.shape) < 2))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from detect import census as tensor_census
 from detect import chat_template, context, contradictions, parameters, quantization, role
-from detect.census import EMBEDDING, LM_HEAD, Census
+from detect.census import Census
 from detect.facts import SafetensorsFacts, Understood
 from detect.hf_config import Configs, text
+from detect.layer_words import EMBEDDINGS, LM_HEADS
 from detect.mlx_widths import find as find_widths
 from detect.safetensors_header import Tensor
 from detect.types import (
@@ -42,7 +43,7 @@ def classify(facts: SafetensorsFacts) -> ModelInfo:
     count = parameters.count(model.census, facts.configs, model.widths, bits)
     window = context.length(facts.configs)
     template = chat_template.examine(facts.configs.templates)
-    weights_bytes = sum(tensor.nbytes for tensor in facts.tensors.values())
+    dtype_bytes = _dtype_bytes(facts.tensors)
     return ModelInfo(
         id="",
         path=facts.path,
@@ -53,14 +54,14 @@ def classify(facts: SafetensorsFacts) -> ModelInfo:
         architecture=_architecture(facts.configs),
         parameters=count.total if facts.tensors else None,
         active_parameters=count.active,
-        weights_bytes=weights_bytes,
+        weights_bytes=sum(dtype_bytes.values()),
         context_length=window.native,
         extended_context_length=window.extended,
         kv_bytes_per_token=context.kv_bytes_per_token(facts.configs),
         chat_template=template.present,
         tools=template.tools,
         thinking=template.thinking or _thinks(facts.configs),
-        details=_details(facts, model),
+        details=_details(facts, model, dtype_bytes),
         problems=(*facts.problems, *_own_problems(facts, role_found), *_conflicts(facts, model)),
         evidence=tuple(_evidence(facts, model, (role_found, role_source), count, window)),
     )
@@ -96,13 +97,15 @@ def _architecture(configs: Configs) -> Architecture:
     )
 
 
-def _details(facts: SafetensorsFacts, model: Understood) -> SafetensorsDetails:
+def _details(
+    facts: SafetensorsFacts, model: Understood, dtype_bytes: Mapping[str, int]
+) -> SafetensorsDetails:
     taken = model.census
-    lm_head = taken.quantized(LM_HEAD)
+    lm_head = taken.quantized(LM_HEADS)
     tied = facts.configs.value("tie_word_embeddings")
     return SafetensorsDetails(
         tensor_count=len(facts.tensors),
-        dtype_bytes=_dtype_bytes(facts.tensors),
+        dtype_bytes=dtype_bytes,
         census=taken.counts,
         quantized_widths=model.widths.distinct,
         moe=model.moe,
@@ -111,20 +114,24 @@ def _details(facts: SafetensorsFacts, model: Understood) -> SafetensorsDetails:
         bare_layers=taken.bare_layers,
         quantized_router=taken.quantized_router,
         quantized_lm_head=lm_head,
-        quantized_embeddings=taken.quantized(EMBEDDING),
+        quantized_embeddings=taken.quantized(EMBEDDINGS),
         name_prefix=taken.name_prefix,
         architectures=facts.configs.architectures,
         tied_embeddings=tied if isinstance(tied, bool) else lm_head is None,
         config=facts.configs.config,
+        generation_config=facts.configs.generation,
         side_config=facts.configs.side,
         files_beside=facts.beside,
     )
 
 
 def _dtype_bytes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Largest first. Most tensors are one of few objects, so that counting these is enough."""
+    of_id = dict(zip(map(id, tensors.values()), tensors.values(), strict=True))
     sizes: defaultdict[str, int] = defaultdict(int)
-    for tensor in tensors.values():
-        sizes[tensor.dtype] += tensor.nbytes
+    for identity, count in Counter(map(id, tensors.values())).items():
+        tensor = of_id[identity]
+        sizes[tensor.dtype] += count * tensor.nbytes
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
@@ -150,8 +157,8 @@ def _own_problems(facts: SafetensorsFacts, found: Role) -> Iterator[Problem]:
     if found in READS_TEXT and not _has_tokenizer(facts.beside):
         yield Problem(
             "missing.tokenizer",
-            f"{facts.path.name} has no tokenizer. Download tokenizer.json from where the model "
-            "came from.",
+            f"{_subject(facts)} has no tokenizer beside it. Download tokenizer.json from where the "
+            "model came from.",
         )
     if config.get("model_file"):
         yield Problem(
@@ -169,10 +176,18 @@ def _own_problems(facts: SafetensorsFacts, found: Role) -> Iterator[Problem]:
 def _no_config(facts: SafetensorsFacts) -> str:
     if "params.json" in facts.beside:
         return (
-            f"{facts.path.name} is in Mistral's own layout (params.json, no config.json). "
+            f"{_subject(facts)} is in Mistral's own layout (params.json, no config.json). "
             "Download the Hugging Face version of the model."
         )
-    return f"{facts.path.name} has no config.json. Download it from where the weights came from."
+    return (
+        f"{_subject(facts)} has no config.json beside it. Download it from where the weights came "
+        "from."
+    )
+
+
+def _subject(facts: SafetensorsFacts) -> str:
+    """The (first) file: the folder's bare name would say nothing of one that lies loose."""
+    return facts.files[0].name if facts.files else str(facts.path)
 
 
 def _has_tokenizer(beside: frozenset[str]) -> bool:

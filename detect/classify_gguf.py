@@ -85,7 +85,11 @@ def classify(model: GGUFSet, mmproj: Path | None = None) -> ModelInfo:
         thinking=template.thinking,
         mmproj=mmproj,
         details=_details(model, header, tensors),
-        problems=(*found_problems, *_own_problems(header, tensors)),
+        problems=(
+            *found_problems,
+            *(() if found_problems else _absurd_layers(header, tensors)),
+            *_own_problems(header, tensors),
+        ),
         evidence=(
             Evidence("format", "gguf", f"magic GGUF, version {header.version}"),
             Evidence("quantization", quantization.label, quantization_source),
@@ -276,6 +280,17 @@ _RULES: tuple[_Rule, ...] = (
 def _role(subject: _Subject) -> tuple[Role, str]:
     rule = next(rule for rule in _RULES if rule.when(subject))
     return rule.role, rule.source
+
+
+def _absurd_layers(header: GGUFHeader, tensors: tuple[GGUFTensor, ...]) -> Iterator[Problem]:
+    """Of a complete model. Each layer has a tensor of its own at least."""
+    layers = header.number_of_architecture("block_count") or 0
+    if layers > len(tensors):
+        yield Problem(
+            "corrupt.bounds",
+            f"The header tells of {layers:,} layers and lists {len(tensors)} tensors in all. "
+            "Download the file again.",
+        )
 
 
 def _own_problems(header: GGUFHeader, tensors: tuple[GGUFTensor, ...]) -> Iterator[Problem]:

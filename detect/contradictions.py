@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 
 from detect.census import PLAIN, UNKNOWN
 from detect.facts import Understood
+from detect.hf_config import MAX_NUMBER, mapping
 from detect.parameters import expert_count
 from detect.types import Problem
 
 CODE = "conflict.config_vs_tensors"
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 SAME_METHOD = {
     "mlx": {"mlx", "afq", "auto-round"},
@@ -26,7 +28,7 @@ SAME_METHOD = {
 
 def find(model: Understood) -> tuple[Problem, ...]:
     found = (sentence for check in CHECKS for sentence in check(model))
-    return tuple(Problem(CODE, sentence) for sentence in found)
+    return (*_absurd_layers(model), *(Problem(CODE, sentence) for sentence in found))
 
 
 def _architectures(model: Understood) -> Iterator[str]:
@@ -83,10 +85,29 @@ def _mixture(model: Understood) -> Iterator[str]:
 
 
 def _layers(model: Understood) -> Iterator[str]:
-    stated = model.configs.number("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    stated = model.configs.number(*LAYER_COUNTS)
     found = model.census.layer_count
-    if stated and found and found < stated:
+    if stated and found and found < stated <= model.census.tensor_count:
         yield f"config.json tells of {stated} layers, and the tensors have {found}."
+
+
+def _absurd_layers(model: Understood) -> Iterator[Problem]:
+    """Fatal: engines build a network as large as the config says before they look at weights, and
+    a claim of ten million layers would take all memory of the machine."""
+    config, tensors = model.configs.config, model.census.tensor_count
+    parts = (config, *map(mapping, config.values()))
+    claims = (part.get(key) for part in parts for key in LAYER_COUNTS)
+    stated = max((count for count in claims if isinstance(count, int)), default=0)
+    if stated > tensors:
+        yield Problem(
+            "corrupt.bounds",
+            f"config.json tells of {_shown(stated)} layers, and the weights have {tensors} tensors "
+            "in all. Restore config.json from where the model came from.",
+        )
+
+
+def _shown(number: int) -> str:
+    return f"{number:,}" if number < MAX_NUMBER else "more than 10¹⁵"
 
 
 CHECKS: tuple[Callable[[Understood], Iterator[str]], ...] = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,8 @@ class _Examination:
 
     def _sniff(self, listing: Listing) -> None:
         for name, entry in listing.files.items():
-            if Path(name).suffix.lower() not in SNIFFED_SUFFIXES and not name.startswith(BLOB):
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix not in SNIFFED_SUFFIXES and not name.startswith(BLOB):
                 continue
             try:
                 self._kinds[entry.path] = magic.sniff_file(entry.path)
@@ -81,17 +83,27 @@ class _Examination:
             return
         configs = read_configs(self._main)
         kinds = {p.name: k for p, k in self._kinds.items() if p.parent == self._main.folder}
-        if info := foreign.find(self._main, kinds, configs, [foreign.PIPELINE]):
+        one_model = bool(self._place.name) or configs.has_config
+        pipeline = "model_index.json" in self._main.files or one_model
+        if pipeline and (info := foreign.find(self._main, kinds, configs, [foreign.PIPELINE])):
             yield self._found(info)
             return
         sets = self._weight_sets(configs)
-        if sets:
-            for stem, chosen in sets:
-                yield from self._safetensors(configs, chosen, stem)
-        elif any(self._gguf_names()):
+        if not sets and not any(self._gguf_names()):
+            yield from self._without_weights(configs, kinds, one_model)
             return
-        elif configs.adapter:
+        for stem, chosen in sets:
+            yield from self._safetensors(configs, chosen, stem)
+        if not configs.has_config:
+            self._skipped += foreign.strays(self._main, kinds)
+
+    def _without_weights(
+        self, configs: Configs, kinds: Mapping[str, Kind], one_model: bool
+    ) -> Iterator[Found]:
+        if configs.adapter:
             self._explain_adapter(configs.adapter)
+        elif not one_model:
+            self._skipped += foreign.strays(self._main, kinds)
         elif info := foreign.find(self._main, kinds, configs):
             yield self._found(info)
         else:

@@ -5,14 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from detect.hf_config import Configs
 from detect.listing import Entry, Listing
 from detect.magic import Kind
-from detect.types import Architecture, Evidence, ModelInfo, Problem, Role, WeightFormat
+from detect.types import (
+    Architecture,
+    Evidence,
+    ModelInfo,
+    Problem,
+    Role,
+    Skipped,
+    WeightFormat,
+)
 
 CONVERTED = "Look for a GGUF, MLX or safetensors version of the model."
 
@@ -31,6 +39,10 @@ class Foreign:
     role: Role = Role.UNKNOWN
     code: str = "unsupported.format"
     advice: str = CONVERTED
+
+    @property
+    def sentence(self) -> str:
+        return f"It is {self.what}. {self.advice}"
 
 
 PIPELINE = Foreign(
@@ -128,6 +140,9 @@ FORMATS: tuple[Foreign, ...] = (
 )  # fmt: skip
 
 
+NAMED_ONLY = frozenset(candidate.format for candidate in FORMATS)
+
+
 def find(
     listing: Listing,
     kinds: Mapping[str, Kind],
@@ -140,6 +155,16 @@ def find(
         if marked := _marked(candidate, names, kinds):
             return _model(candidate, listing, marked, configs)
     return None
+
+
+def strays(listing: Listing, kinds: Mapping[str, Kind]) -> Iterator[Skipped]:
+    """Files of such formats that lie beside models, each once."""
+    named: set[str] = set()
+    for candidate in FORMATS:
+        for name in _marked(candidate, [*listing.files, *listing.folders], kinds):
+            if name not in named:
+                named.add(name)
+                yield Skipped(listing.folder / name, candidate.code, candidate.sentence)
 
 
 def _marked(candidate: Foreign, names: list[str], kinds: Mapping[str, Kind]) -> list[str]:
@@ -166,6 +191,6 @@ def _model(found: Foreign, listing: Listing, marked: list[str], configs: Configs
             hf_class=next(iter(configs.architectures), None), model_type=configs.model_type
         ),
         weights_bytes=sum(entry.size_bytes for entry in entries),
-        problems=(Problem(found.code, f"It is {found.what}. {found.advice}"),),
+        problems=(Problem(found.code, found.sentence),),
         evidence=(Evidence("format", found.format.value, f"the file {marked[0]}"),),
     )

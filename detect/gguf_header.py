@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,6 +40,10 @@ DEFAULT_ALIGNMENT = 32
 FIRST_WINDOW_BYTES = 32 << 10
 """Enough for a header without a vocabulary; with one, the window grows."""
 WINDOW_BYTES = 1 << 20
+RUN = 64
+"""Strings that are stepped over at once, if all are short."""
+MAX_SHORT_BYTES = 64
+USUAL_BYTES = 6
 
 NEWEST_VERSION = 3
 VOCABULARY = "tokenizer.ggml."
@@ -79,6 +85,8 @@ SCALARS: Mapping[int, struct.Struct] = {
     7: struct.Struct("<?"), 10: U64, 11: struct.Struct("<q"), 12: struct.Struct("<d"),
 }  # fmt: skip
 STRING, ARRAY = 8, 9
+RECORDS = tuple(struct.Struct(f"<{rank}QIQ") for rank in range(MAX_DIMENSIONS + 1))
+"""Of a tensor after its name and rank, by rank: shape, type and offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +174,14 @@ class _Window:
         return self._data[begin : self._at]
 
     def number(self, kind: struct.Struct) -> Any:
+        return self.numbers(kind)[0]
+
+    def numbers(self, kind: struct.Struct) -> tuple[Any, ...]:
         if self._at + kind.size > len(self._data):
             self._refill(kind.size)
-        (value,) = kind.unpack_from(self._data, self._at)
+        values = kind.unpack_from(self._data, self._at)
         self._at += kind.size
-        return value
+        return values
 
     def skip(self, count: int) -> None:
         if count > self.size - self.position:
@@ -189,8 +200,19 @@ class _Window:
     def _walk_strings(self, count: int) -> int:
         """Step over strings up to the end of the buffer; returns how many are left.
 
-        The hot loop of the module: vocabularies have hundreds of thousands.
+        The hot loop of the module: vocabularies have hundreds of thousands, most of them short.
         """
+        match = _short_strings().match
+        while count >= RUN:
+            if run := match(self._data, self._at):
+                self._at = run.end()
+            elif left := self._step_over(RUN):
+                return count - RUN + left
+            count -= RUN
+        return self._step_over(count)
+
+    def _step_over(self, count: int) -> int:
+        """The same, one by one."""
         data, at, unpack = self._data, self._at, U64.unpack_from
         done = 0
         try:
@@ -367,8 +389,7 @@ class _Parser:
         names: set[str] = set()
         expected = end = 0
         for _ in range(count):
-            tensor = self._tensor()
-            offset = self._window.number(U64)
+            tensor, offset = self._tensor()
             if tensor.name in names:
                 raise _corrupt(self._path, f"it has {tensor.name!r} twice")
             if offset != expected:
@@ -379,18 +400,21 @@ class _Parser:
             expected = _padded(end, alignment)
         return tuple(tensors), end
 
-    def _tensor(self) -> GGUFTensor:
+    def _tensor(self) -> tuple[GGUFTensor, int]:
+        """One tensor, and where it says that its data begins."""
         name = self._name(MAX_NAME_BYTES)
         rank = self._window.number(U32)
         if rank > MAX_DIMENSIONS:
             raise _bounds(self._path, f"{name!r} has {rank} dimensions")
-        shape = tuple(self._window.number(U64) for _ in range(rank))
+        *sizes, type_number, offset = self._window.numbers(RECORDS[rank])
+        shape = tuple(sizes)
         if math.prod(shape) > MAX_ELEMENTS or max(shape, default=0) > MAX_ELEMENTS:
             raise _bounds(self._path, f"{name!r} has the impossible shape {list(shape)}")
-        kind = self._type(name, self._window.number(U32))
+        kind = self._type(name, type_number)
         if shape and shape[0] % kind.block:
             raise _corrupt(self._path, f"{name!r} has rows that are no whole {kind.name} blocks")
-        return GGUFTensor(name, shape, kind, math.prod(shape) // kind.block * kind.nbytes)
+        nbytes = math.prod(shape) // kind.block * kind.nbytes
+        return GGUFTensor(name, shape, kind, nbytes), offset
 
     def _type(self, name: str, number: int) -> TensorType:
         if (kind := TENSOR_TYPES.get(number)) is not None:
@@ -415,6 +439,17 @@ class _Parser:
             f"{self._path.name} was made for big-endian machines such as s390x. "
             "Download the usual, little-endian file.",
         )
+
+
+@cache
+def _short_strings() -> re.Pattern[bytes]:
+    """`RUN` strings with their lengths, walked in half the time that Python takes for it.
+
+    One branch for each length, the usual ones first; the first byte tells which one it is.
+    """
+    lengths = sorted(range(MAX_SHORT_BYTES + 1), key=lambda length: abs(length - USUAL_BYTES))
+    branches = (re.escape(U64.pack(length)[:1]) + rb"\0{7}.{%d}" % length for length in lengths)
+    return re.compile(b"(?:%b){%d}+" % (b"|".join(branches), RUN), re.DOTALL)
 
 
 def _padded(position: int, alignment: int) -> int:

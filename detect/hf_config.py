@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,14 @@ SIDE_CONFIGS = (
 )
 TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
+
+COMPLAINTS = {
+    "config.json": "missing.config",
+    GENERATION: "missing.config",
+    INDEX: "corrupt.index_mismatch",
+}
+"""The codes of problems with files that engines cannot do without, or stumble over."""
 
 FILE_NAME = re.compile(r"[^/\\\0]{1,255}")
 
@@ -41,6 +50,8 @@ class Configs:
     side: Json = field(default_factory=dict)
     adapter: Json = field(default_factory=dict)
     sentence_bert: Json = field(default_factory=dict)
+    generation: Json | None = field(default_factory=dict)
+    """None when there is one and it is no JSON object."""
     templates: tuple[str, ...] = ()
     weight_map: Mapping[str, str] | None = None
     """Tensor name to file name, as `model.safetensors.index.json` has it."""
@@ -128,6 +139,7 @@ def read_configs(listing: Listing) -> Configs:
         side=next((v for n in SIDE_CONFIGS if (v := reader.mapping(n))), {}),
         adapter=reader.mapping("adapter_config.json"),
         sentence_bert=reader.mapping("sentence_bert_config.json"),
+        generation=reader.generation(),
         templates=tuple(_templates(reader, tokenizer)),
         weight_map=weight_map,
         stated_parameters=number(mapping(index.get("metadata")).get("total_parameters")),
@@ -158,6 +170,20 @@ class _Reader:
             return {}
         return value
 
+    def generation(self) -> Json | None:
+        """What is no JSON at all is passed over by every engine, so it is as good as absent; what
+        is no text is not."""
+        entry = self._listing.files.get(GENERATION)
+        try:
+            content = read_bounded(entry.path, MAX_CONFIG_BYTES) if entry else b"{}"
+            value = strict_json.parse(content)
+        except json.JSONDecodeError:
+            return {}
+        except (OSError, ValueError) as error:
+            self.complain(GENERATION, f"cannot be read ({str(error)[:100]})")
+            return None
+        return value if isinstance(value, dict) else None
+
     def text(self, name: str) -> str:
         entry = self._listing.files.get(name)
         try:
@@ -171,9 +197,7 @@ class _Reader:
 
     def complain(self, name: str, what: str) -> None:
         self._failed.add(name)
-        code = "missing.config" if name == "config.json" else "corrupt.index_mismatch"
-        if name not in ("config.json", INDEX):
-            code = "conflict.config_vs_tensors"
+        code = COMPLAINTS.get(name, "conflict.config_vs_tensors")
         self.problems.append(Problem(code, f"{name} {what}. Download it again."))
 
 

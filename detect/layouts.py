@@ -5,6 +5,7 @@ A `Place` is a folder that may hold models, with the name that they get from whe
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ Item = Place | TensorLayers | Skipped
 def roots_of(folders: Sequence[Path]) -> tuple[Path, ...]:
     """Below which links may end: the folders, and for part of a Hugging Face cache its repo."""
     resolved = [folder.resolve() for folder in folders]
-    repos = [p for r in resolved for p in (r, *r.parents) if p.name.startswith(HF_REPO)]
+    inside = [folder for folder in resolved if HF_REPO in str(folder)]
+    repos = [p for r in inside for p in (r, *r.parents) if p.name.startswith(HF_REPO)]
     return tuple(dict.fromkeys([*resolved, *repos]))
 
 
@@ -78,7 +80,7 @@ def survey(
     root: Path, roots: Sequence[Path], list_folder: ListFolder = list_folder
 ) -> Iterator[Item]:
     """Everything below a models folder, in the order of names."""
-    return _Survey(roots, list_folder).walk(root, (), 0)
+    return _Survey(roots, list_folder).enter(root, ())
 
 
 def survey_one(folder: Path, roots: Sequence[Path]) -> Iterator[Item]:
@@ -89,8 +91,8 @@ def survey_one(folder: Path, roots: Sequence[Path]) -> Iterator[Item]:
         name = repo_name(repo.name)
         return _Survey(roots).leaf(name, list_folder(folder, roots))
     if _is_repo(folder.name):
-        return _Survey(roots).walk(folder, (folder.name,), 0)
-    return _Survey(roots).walk(folder, (resolved.name,), 0)
+        return _Survey(roots).enter(folder, (folder.name,))
+    return _Survey(roots).enter(folder, (resolved.name,))
 
 
 def repo_name(folder: str) -> str:
@@ -105,6 +107,13 @@ class _Survey:
         self._roots = roots
         self._list_folder = list_folder
         self._seen: set[tuple[int, int]] = set()
+
+    def enter(self, folder: Path, parts: tuple[str, ...]) -> Iterator[Item]:
+        """Where the walk begins: a link back to it is a circle, too."""
+        with contextlib.suppress(OSError):
+            status = folder.stat()
+            self._seen.add((status.st_dev, status.st_ino))
+        return self.walk(folder, parts, 0)
 
     def walk(self, folder: Path, parts: tuple[str, ...], depth: int) -> Iterator[Item]:
         listing = self._list(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from detect.listing import MAX_ENTRIES, Listing, list_folder
@@ -35,16 +36,12 @@ class Lister:
 
 def _look(folder: Path) -> Looks | None:
     """None for a folder that cannot be read, or has more than anybody would look at twice."""
-    looks: list[tuple[object, ...]] = []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                looks.append(_facts(entry))
-                if len(looks) > MAX_ENTRIES:
-                    return None
+            looks = tuple(map(_facts, islice(entries, MAX_ENTRIES + 1)))
     except OSError:
         return None
-    return tuple(looks)
+    return looks if len(looks) <= MAX_ENTRIES else None
 
 
 def _facts(entry: os.DirEntry[str]) -> tuple[object, ...]:

@@ -58,8 +58,10 @@ class Widths:
 
 def find(census: Census, claim: Mapping[str, Any], hidden_size: int | None) -> Widths:
     """The width of every packed layer, and where the claim says otherwise."""
-    hidden = _norm_size(census) or hidden_size
     layers = census.of_class(*CLASSES)
+    if not layers:
+        return Widths({})
+    hidden = _norm_size(census) or hidden_size
     certain = {p: w for alike in layers for p, w in _certain(census, alike, hidden)}
     # In the order of the file, which decides between widths that are equally frequent.
     known = {prefix: certain[prefix] for prefix in census.parts if prefix in certain}

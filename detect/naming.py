@@ -74,12 +74,12 @@ def _default_rank(one: Found) -> tuple[bool, int, str]:
 
 
 def _with_id(one: Found, name: str) -> Found:
-    return replace(one, info=replace(one.info, id=name))
+    return one if one.info.id == name else replace(one, info=replace(one.info, id=name))
 
 
 def across_places(found: Sequence[Found]) -> tuple[ModelInfo, ...]:
-    """All models, each once and under an id of its own, with the last part of it as an alias."""
-    return _with_bare_names(_distinct(_merged(found)))
+    """All models, each once and under an id of its own, with shorter names as aliases."""
+    return _with_short_names(_distinct(_merged(found)))
 
 
 def _merged(found: Sequence[Found]) -> list[Found]:
@@ -99,35 +99,39 @@ def _merged(found: Sequence[Found]) -> list[Found]:
     return [kept[one.identity] if one.identity else one for one in alone]
 
 
-def _distinct(found: Sequence[Found]) -> list[ModelInfo]:
-    """The first of one id keeps it; the others say which models folder they are from."""
+def _distinct(found: Sequence[Found]) -> list[Found]:
+    """Of one id, the first that may be of use keeps it; the others say which models folder they
+    are from."""
     taken: set[str] = set()
-    models = []
-    for one in found:
+    named: dict[int, Found] = {}
+    for place in sorted(range(len(found)), key=lambda place: _useless(found[place].info)):
+        one = found[place]
         ids = chain(
             (one.info.id, f"{one.info.id}@{one.root}"),
             (f"{one.info.id}@{one.root}-{number}" for number in count(2)),
         )
         free = next(name for name in ids if name not in taken)
         taken.add(free)
-        models.append(replace(one.info, id=free))
-    return models
+        named[place] = _with_id(one, free)
+    return [named[place] for place in range(len(found))]
 
 
-def _with_bare_names(models: Sequence[ModelInfo]) -> tuple[ModelInfo, ...]:
-    """`name` for `org/name`, unless it would mean two models."""
-    bare = Counter(_bare(name) for m in models for name in (m.id, *m.aliases))
-    taken = {name for m in models for name in (m.id, *m.aliases)}
+def _useless(info: ModelInfo) -> bool:
+    """Whatever engine is asked, by what the files are."""
+    return info.broken or any(p.code.startswith("unsupported.") for p in info.problems)
+
+
+def _with_short_names(found: Sequence[Found]) -> tuple[ModelInfo, ...]:
+    """`name` for `org/name`, and a GGUF file's own name, unless it would mean two models."""
+    taken = {name for one in found for name in (one.info.id, *one.info.aliases)}
+    short = [_short_names(one) - taken for one in found]
+    counts = Counter(chain.from_iterable(short))
     return tuple(
-        replace(m, aliases=tuple(dict.fromkeys([*m.aliases, *_bare_names(m, bare, taken)])))
-        for m in models
+        replace(one.info, aliases=(*one.info.aliases, *sorted(n for n in names if counts[n] == 1)))
+        for one, names in zip(found, short, strict=True)
     )
 
 
-def _bare_names(model: ModelInfo, bare: Counter[str], taken: set[str]) -> list[str]:
-    names = (_bare(name) for name in (model.id, *model.aliases))
-    return [name for name in names if bare[name] == 1 and name not in taken]
-
-
-def _bare(name: str) -> str:
-    return name.rpartition("/")[2]
+def _short_names(one: Found) -> set[str]:
+    own = {one.stem} if one.stem and one.info.format is WeightFormat.GGUF else set()
+    return own | {name.rpartition("/")[2] for name in (one.info.id, *one.info.aliases)}

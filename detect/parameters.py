@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from detect.census import EXPERT, Alike, Census, Parts
+from detect.census import Alike, Census, Parts
 from detect.hf_config import Configs
 from detect.mlx_widths import CLASSES, Width, Widths
 
@@ -53,7 +53,7 @@ def count(census: Census, configs: Configs, widths: Widths, bits: float | None) 
     for alike in census.layers:
         weights = sum(n * _weights(alike, w, bits) for w, n in _by_width(alike, widths))
         total += weights
-        if EXPERT.search(alike.prefix):
+        if alike.words.expert:
             experts += weights
     return Count(total, _active(total, experts, configs), "counted from the tensors' shapes")
 

@@ -78,7 +78,7 @@ def _dataclass(kind: Any) -> Unpack:
     def unpack_dataclass(value: Any, paths: Paths) -> Any:
         if type(value) is not list or len(value) != len(names) + 1 or value[0] != kind.__name__:
             raise ValueError(f"not a {kind.__name__}")
-        values = (part(item, paths) for part, item in zip(unpackers, value[1:], strict=True))
+        values = [part(item, paths) for part, item in zip(unpackers, value[1:], strict=True)]
         return kind(**dict(zip(names, values, strict=True)))
 
     return unpack_dataclass

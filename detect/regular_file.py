@@ -39,7 +39,8 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """
     content = bytearray()
     with open_regular(path) as file:
-        while len(content) <= limit and (more := file.read(1 << 20)):
+        piece = min(max(os.fstat(file.fileno()).st_size, 1 << 12), 1 << 20)
+        while len(content) <= limit and (more := file.read(piece)):
             content += more
     if len(content) > limit:
         raise ValueError(f"it is larger than {limit >> 20} MiB")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import itemgetter
+from itertools import accumulate, chain, pairwise
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
-from detect import strict_json
+from detect import strict_json, tensor_table
 from detect.errors import HeaderError
 from detect.magic import MAX_SAFETENSORS_HEADER_BYTES, SNIFFED_BYTES, refuse_impostor
 from detect.regular_file import open_regular
@@ -73,7 +73,8 @@ def read_header(path: Path) -> SafetensorsHeader:
             if not more:
                 raise _truncated(path, "it ends inside its header")
             raw += more
-    return _parse(path, bytes(raw), size - 8 - length)
+    content, available = bytes(raw), size - 8 - length
+    return _well_formed(content, available) or _parse(path, content, available)
 
 
 def _length(path: Path, start: bytes, size: int) -> int:
@@ -94,6 +95,50 @@ def _length(path: Path, start: bytes, size: int) -> int:
     return int(length)
 
 
+ROW_KIND = attrgetter("dtype", "shape")
+ROW_SPAN = attrgetter("data_offsets")
+
+
+class _Alike(dict[tuple[str, tuple[int, ...]], Tensor]):
+    """Tensors by dtype and shape, made when they are asked for."""
+
+    def __missing__(self, kind: tuple[str, tuple[int, ...]]) -> Tensor:
+        self[kind] = tensor = Tensor(*kind, _row_bytes(*kind))
+        return tensor
+
+
+def _well_formed(raw: bytes, available: int) -> SafetensorsHeader | None:
+    """None when anything is unusual: `_parse` then looks at it closely, and says what is wrong."""
+    table = tensor_table.decode(raw)
+    if table is None or not table.rows:
+        return None
+    rows = table.rows.values()
+    tensors = dict(zip(table.rows, map(_Alike().__getitem__, map(ROW_KIND, rows)), strict=True))
+    spans, sizes = list(map(ROW_SPAN, rows)), [tensor.nbytes for tensor in tensors.values()]
+    whole = min(sizes) >= 0 and sum(sizes) == available
+    fits = whole and (_follow(spans, sizes) or _follow(*_sorted(spans, sizes)))
+    return SafetensorsHeader(tensors, table.metadata, available) if fits else None
+
+
+def _row_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """-1 for what can be no tensor."""
+    possible = len(shape) <= MAX_RANK and all(0 <= n <= MAX_DIMENSION for n in shape)
+    bits = math.prod(shape) * DTYPE_BITS.get(dtype, 1) if possible else 1
+    return -1 if bits % 8 or dtype not in DTYPE_BITS else bits // 8
+
+
+def _follow(spans: Sequence[tuple[int, int]], sizes: Sequence[int]) -> bool:
+    """Each tensor begins where the one before it ends, and has its size."""
+    return list(pairwise(accumulate(sizes, initial=0))) == spans
+
+
+def _sorted(
+    spans: Sequence[tuple[int, int]], sizes: Sequence[int]
+) -> tuple[list[tuple[int, int]], list[int]]:
+    together = sorted(zip(spans, sizes, strict=True))
+    return [span for span, _ in together], [size for _, size in together]
+
+
 def _parse(path: Path, raw: bytes, available: int) -> SafetensorsHeader:
     try:
         value = strict_json.parse(raw, unique_keys=True)
@@ -104,30 +149,34 @@ def _parse(path: Path, raw: bytes, available: int) -> SafetensorsHeader:
     metadata = value.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _corrupt(path, "its __metadata__ is not text by name")
-    spans: list[Span] = []
-    tensors = _tensors(path, value, spans)
+    tensors, spans = _tensors(path, value)
     _check_cover(path, spans, available)
     return SafetensorsHeader(tensors, metadata, available)
 
 
 Span = tuple[int, int, str]
 """Begin and end in the data, and whose they are."""
+ORIGIN: Span = (0, 0, "")
 
 
 FIELDS = itemgetter("dtype", "shape", "data_offsets")
 
 
-def _tensors(path: Path, entries: Mapping[str, Any], spans: list[Span]) -> dict[str, Tensor]:
+def _tensors(path: Path, entries: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[Span]]:
     """Every tensor, checked. Those of one dtype and shape, which are most, are one object."""
-    tensors: dict[str, Tensor] = {}
+    rows = _rows(path, entries)
+    kinds = [(dtype, *shape) for dtype, shape, _ in rows]
     alike: dict[tuple[Any, ...], Tensor] = {}
-    for name, (dtype, shape, (begin, end)) in zip(entries, _rows(path, entries), strict=True):
-        tensor = alike.get((dtype, *shape))
-        if tensor is None or begin < 0 or end - begin != tensor.nbytes:
-            tensor = alike[dtype, *shape] = _tensor(path, name, entries[name])
-        spans.append((begin, end, name))
-        tensors[name] = tensor
-    return tensors
+    for kind, name in zip(kinds, entries, strict=True):
+        if kind not in alike:
+            alike[kind] = _tensor(path, name, entries[name])
+    tensors = dict(zip(entries, map(alike.__getitem__, kinds), strict=True))
+    spans = [(begin, end, name) for name, (_, _, (begin, end)) in zip(entries, rows, strict=True)]
+    sizes = [end - begin for begin, end, _ in spans]
+    if sizes != [tensor.nbytes for tensor in tensors.values()] or min(spans, default=ORIGIN)[0] < 0:
+        for name, entry in entries.items():
+            _tensor(path, name, entry)  # One of them raises, and says what is wrong with it.
+    return tensors, spans
 
 
 def _rows(path: Path, entries: Mapping[str, Any]) -> list[tuple[Any, Any, Any]]:

@@ -14,7 +14,7 @@ from detect.cache import Cache, NamedModel, Outcome
 from detect.errors import NotAModelError
 from detect.examine import examine, identity_of
 from detect.layouts import Item, ListFolder, Place, TensorLayers
-from detect.listing import list_folder
+from detect.listing import Listing, list_folder
 from detect.naming import Found
 from detect.types import ModelInfo, Problem, Role, ScanReport, Skipped, WeightFormat
 
@@ -52,10 +52,7 @@ def _report(
         findings.add_guarded(item, root)
         if progress is not None:
             progress(number)
-    return ScanReport(
-        models=naming.across_places(findings.found),
-        skipped=tuple(dict.fromkeys(findings.skipped)),
-    )
+    return findings.report()
 
 
 def inspect_path(path: Path) -> ModelInfo:
@@ -90,6 +87,12 @@ class _Findings:
             self.found += [_found(item, one, root) for one in outcome.found]
             self.skipped += outcome.skipped
 
+    def report(self) -> ScanReport:
+        strays = _holders_of_models(self.found)
+        found = [one for one in self.found if one.info.path not in strays]
+        skipped = [*self.skipped, *strays.values()]
+        return ScanReport(models=naming.across_places(found), skipped=tuple(dict.fromkeys(skipped)))
+
     def _outcome(self, place: Place) -> Outcome:
         if self._cache is not None and (kept := self._cache.get(place)) is not None:
             return kept
@@ -109,6 +112,20 @@ class _Findings:
             logger.exception("cannot understand %s", item.main.folder)
             what = f"It was not understood ({type(error).__name__}); please report this."
             self.skipped.append(Skipped(item.main.folder, "unreadable", what))
+
+
+def _holders_of_models(found: Sequence[Found]) -> dict[Path, Skipped]:
+    """Folders that were taken for a model of a foreign format, and hold other models: what made
+    them look so is a stray file."""
+    foreign_ones = [one.info for one in found if one.info.format in foreign.NAMED_ONLY]
+    if not foreign_ones:
+        return {}
+    holders = {parent for one in found for parent in one.info.path.parents}
+    return {
+        info.path: Skipped(info.files[0], info.problems[0].code, info.problems[0].message)
+        for info in foreign_ones
+        if info.path in holders and info.files
+    }
 
 
 def _survey(folders: Sequence[Path], lists: ListFolder) -> Iterator[tuple[Item, str]]:
@@ -131,7 +148,7 @@ def _named(place: Place, found: Sequence[Found]) -> list[Found]:
     if not place.exact:
         return naming.in_place(place.name, found)
     return [
-        replace(one, info=replace(one.info, id=place.name, aliases=place.aliases))
+        replace(one, stem="", info=replace(one.info, id=place.name, aliases=place.aliases))
         for one in found[:1]
     ]
 
@@ -159,20 +176,22 @@ def _inspect_folder(folder: Path) -> ModelInfo:
     findings = _Findings()
     for item in layouts.survey_one(folder, layouts.roots_of([folder])):
         findings.add(item, folder.name)
-    models = naming.across_places(findings.found)
-    if len(models) == 1:
-        return models[0]
-    if models:
-        raise NotAModelError("unsupported.format", _several(folder, models))
-    if findings.skipped:
-        first = findings.skipped[0]
-        where = "" if first.path == folder else f"{first.path.name}: "
+    report = findings.report()
+    if len(report.models) == 1:
+        return report.models[0]
+    if report.models:
+        raise NotAModelError("unsupported.format", _several(folder, report.models))
+    if report.skipped:
+        first = report.skipped[0]
+        where = "" if first.path == folder else f"{first.path}: "
         raise NotAModelError(first.code, f"{folder} holds no model. {where}{first.reason}")
     raise NotAModelError("unsupported.format", _nothing(folder))
 
 
 def _several(folder: Path, models: Sequence[ModelInfo]) -> str:
-    names = [str(model.path) for model in models[:MAX_NAMED]]
+    # Several models right in the folder have its path; what tells them apart is their files.
+    paths = [m.files[0] if m.path == folder and m.files else m.path for m in models]
+    names = [str(path) for path in paths[:MAX_NAMED]]
     more = f" and {len(models) - MAX_NAMED} more" if len(models) > MAX_NAMED else ""
     return f"{folder} holds {len(models)} models; name one of them: {', '.join(names)}{more}."
 
@@ -195,7 +214,19 @@ def _inspect_file(path: Path) -> ModelInfo:
     for one in found:
         if any(file.samefile(path) for file in (*one.info.files, one.info.path) if file.exists()):
             return naming.across_places(naming.in_place("", [one]))[0]
+    if (stray := _foreign_file(path, content)) is not None:
+        return stray
     reasons = [item for item in skipped if item.path == path]
     if reasons:
         raise NotAModelError(reasons[0].code, f"{path.name}: {reasons[0].reason}")
     raise NotAModelError("unsupported.format", f"{path} is not a model's weights.")
+
+
+def _foreign_file(path: Path, content: Listing) -> ModelInfo | None:
+    """One that lies loose among others is no model of a folder, but was asked for by name."""
+    files = {name: entry for name, entry in content.files.items() if entry.path == path}
+    alone = Listing(folder=content.folder, files=files)
+    found, _ = examine(Place(name=path.stem, listings=(alone,)))
+    if [one.info.format in foreign.NAMED_ONLY for one in found] != [True]:
+        return None
+    return naming.across_places(naming.in_place(path.stem, found))[0]

@@ -20,7 +20,7 @@ def parse(raw: bytes, *, unique_keys: bool = False) -> Any:
     value = _load(text)
     if not (unique_keys and _is_plain_table(value, text)):
         if unique_keys:
-            value = _load(text, _unique)
+            value = _load(text, unique)
         _check_depth(value)
     # Only an escape can smuggle in a lone surrogate, which no answer of ours could encode.
     if "\\" in text and ("\\ud" in text or "\\uD" in text):
@@ -53,7 +53,8 @@ def _is_plain_table(value: Any, text: str) -> bool:
     return text.count("[") == kinds.count(list)
 
 
-def _unique(pairs: Pairs) -> dict[str, Any]:
+def unique(pairs: Pairs) -> dict[str, Any]:
+    """A hook for objects. Raises ValueError when a key occurs twice."""
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a key occurs twice")

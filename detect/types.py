@@ -156,6 +156,8 @@ class SafetensorsDetails:
     tied_embeddings: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     """`config.json` as parsed: a claim, of which engines believe different parts."""
+    generation_config: Mapping[str, Any] | None = field(default_factory=dict)
+    """`generation_config.json`; None when there is one and it is no JSON object."""
     side_config: Mapping[str, Any] = field(default_factory=dict)
     """`quantize_config.json`, `quant_config.json` or `hf_quant_config.json`, if any."""
     files_beside: frozenset[str] = frozenset()

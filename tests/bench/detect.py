@@ -7,10 +7,12 @@ readers take turns with ours on the same files.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
 import os
+import random
 import statistics
 import struct
 import sys
@@ -31,7 +33,8 @@ from tests.detect.raw_gguf import RawGGUF
 from tests.detect.raw_safetensors import Spec
 from tests.detect.trees import rest
 
-LAYERS, HIDDEN, INNER, VOCABULARY = 28, 1024, 3072, 151_936
+LAYERS, HIDDEN, INNER, VOCABULARY, MERGES = 28, 1024, 3072, 151_936, 151_387
+"""Of Qwen3 0.6B."""
 LINEAR: Mapping[str, tuple[int, int]] = {
     "self_attn.q_proj": (2048, HIDDEN),
     "self_attn.k_proj": (HIDDEN, HIDDEN),
@@ -91,11 +94,12 @@ def write_safetensors(folder: Path, tensors: Mapping[str, Spec], **config: Any) 
     return folder
 
 
-def write_gguf(folder: Path, tokens: int, layers: int = LAYERS) -> Path:
+def write_gguf(folder: Path, tokens: int, layers: int = LAYERS, merges: int = 0) -> Path:
+    """With tokens of 6.4 bytes on average, and merges, if any, of 8.3."""
     vocabulary = {
-        "tokenizer.ggml.tokens": [f"token{number}" for number in range(tokens)],
+        "tokenizer.ggml.tokens": _words(tokens, 6.4),
         "tokenizer.ggml.token_type": [1] * tokens,
-        "tokenizer.ggml.merges": [f"tok en{number}" for number in range(tokens)],
+        **({"tokenizer.ggml.merges": _words(merges, 8.3)} if merges else {}),
         "tokenizer.chat_template": TEMPLATE,
     }
     tensors: dict[str, tuple[int, Sequence[int]]] = {}
@@ -109,6 +113,13 @@ def write_gguf(folder: Path, tokens: int, layers: int = LAYERS) -> Path:
     path = raw.write(folder / f"{folder.name}.gguf")
     os.truncate(path, gguf_header.read_header(path).needed_bytes)
     return path
+
+
+def _words(count: int, mean_bytes: float) -> list[str]:
+    """Of various lengths, with a few long ones among them."""
+    draw = random.Random(count)
+    lengths = (draw.gammavariate(4, mean_bytes / 4) for _ in range(count))
+    return ["x" * max(1, round(length)) for length in lengths]
 
 
 def write_tree(root: Path, count: int) -> Path:
@@ -223,13 +234,15 @@ def main() -> None:
             network(raw_safetensors.mlx(), LAYERS),
             quantization={"group_size": 64, "bits": 4},
         )
-        vocabulary = write_gguf(root / "gguf-150k", 150_000)
+        tokens = write_gguf(root / "gguf-150k", 150_000)
+        merges = write_gguf(root / "gguf-150k-merges", VOCABULARY, merges=MERGES)
         rest(root)
         target = "≤ 1 ms for 300 tensors"
         one_model(plain, 300, target, peer(plain), "safetensors.safe_open, every slice")
         one_model(packed, 300, "", peer(packed), "safetensors.safe_open, every slice")
-        reader = lambda: gguf.GGUFReader(str(vocabulary))  # noqa: E731
-        one_model(vocabulary, 3, "≤ 25 ms", reader, "gguf.GGUFReader")
+        for vocabulary in (tokens, merges):
+            reader = functools.partial(gguf.GGUFReader, str(vocabulary))
+            one_model(vocabulary, 3, "≤ 25 ms for 150k tokens", reader, "gguf.GGUFReader")
         tree(root / "tree", 1000, 7)
         if "--short" not in sys.argv:
             tree(root / "forest", 10_000, 3)

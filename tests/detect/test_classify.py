@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,16 @@ def test_fewer_layers_than_promised_are_a_conflict(tmp_path: Path) -> None:
     info = model(tmp_path, num_hidden_layers=3)
     assert codes(info) == ["conflict.config_vs_tensors"]
     assert "3 layers" in info.problems[0].message
+
+
+@pytest.mark.parametrize("claim", [10_000_000, 10**30])
+def test_more_layers_than_tensors_break_the_model(tmp_path: Path, claim: int) -> None:
+    for changes in ({"num_hidden_layers": claim}, {"text_config": {"n_layer": claim}}):
+        info = model(tmp_path, **changes)
+        assert info.fatal_problem is not None
+        assert info.fatal_problem.code == "corrupt.bounds"
+        assert "config.json tells of " in info.fatal_problem.message
+        shutil.rmtree(info.path)
 
 
 def test_experts_must_be_in_both_or_in_neither(tmp_path: Path) -> None:

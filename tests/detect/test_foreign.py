@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from detect.scan import inspect_path
+from detect.errors import NotAModelError
+from detect.scan import inspect_path, scan
 from detect.types import Role, WeightFormat
+from tests.detect import raw_gguf
 from tests.detect import raw_safetensors as raw
 
 SAMPLES = [
@@ -102,3 +104,45 @@ def test_uqff_is_known_with_its_residual(tmp_path: Path) -> None:
     assert info.quantization is not None
     assert info.quantization.method == "uqff"
     assert not info.broken
+
+
+def skipped(root: Path) -> dict[str, str]:
+    return {str(s.path.relative_to(root)): s.reason for s in scan([root]).skipped}
+
+
+def test_a_stray_foreign_file_is_skipped_with_its_format_and_hides_no_model(tmp_path: Path) -> None:
+    raw_gguf.model().write(tmp_path / "good.gguf")
+    raw.write_model(tmp_path / "org" / "m", raw.dense())
+    for stray in (tmp_path / "model.onnx", tmp_path / "org" / "loose.onnx"):
+        stray.write_bytes(b"\x08\x01\x12")
+    assert [model.id for model in scan([tmp_path]).models] == ["good", "org/m"]
+    assert {name: reason[:17] for name, reason in skipped(tmp_path).items()} == {
+        "model.onnx": "It is an ONNX mod",
+        "org/loose.onnx": "It is an ONNX mod",
+    }
+
+
+def test_a_models_folder_with_nothing_but_a_stray_file_holds_no_model(tmp_path: Path) -> None:
+    (tmp_path / "loose.onnx").write_bytes(b"\x08\x01\x12")
+    report = scan([tmp_path])
+    assert not report.models
+    assert [(s.path.name, s.code) for s in report.skipped] == [("loose.onnx", "unsupported.format")]
+
+
+def test_a_folder_of_models_does_not_propose_itself(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        raw.write_model(tmp_path / name, raw.dense())
+    (tmp_path / "loose.safetensors").write_bytes(raw.encode(raw.dense()))
+    (tmp_path / "loose.onnx").write_bytes(b"\x08\x01\x12")
+    with pytest.raises(NotAModelError) as caught:
+        inspect_path(tmp_path)
+    names = [tmp_path / "loose.safetensors", tmp_path / "a", tmp_path / "b"]
+    assert caught.value.message.endswith(": " + ", ".join(map(str, names)) + ".")
+
+
+def test_a_stray_file_that_is_asked_for_is_named_as_what_it_is(tmp_path: Path) -> None:
+    raw_gguf.model().write(tmp_path / "good.gguf")
+    (tmp_path / "loose.onnx").write_bytes(b"\x08\x01\x12")
+    info = inspect_path(tmp_path / "loose.onnx")
+    assert (info.id, info.format) == ("loose", WeightFormat.ONNX)
+    assert inspect_path(tmp_path).id == tmp_path.name

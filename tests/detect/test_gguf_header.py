@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detect.errors import HeaderError
-from detect.gguf_header import MAX_STRING_BYTES, WINDOW_BYTES, read_header
+from detect.gguf_header import MAX_SHORT_BYTES, MAX_STRING_BYTES, WINDOW_BYTES, read_header
 from tests.detect import raw_gguf as raw
 from tests.detect.raw_gguf import RawGGUF, Typed
 
@@ -275,3 +275,21 @@ def test_a_file_written_by_the_reference_writer_is_read(tmp_path: Path) -> None:
     assert header.number_of_architecture("context_length") == 77
     assert header.tensors[0].shape == (8, 4)
     assert header.needed_bytes <= header.file_bytes
+
+
+def test_strings_are_stepped_over_alike_whether_short_or_long(tmp_path: Path) -> None:
+    lengths = [*range(200), 0, *[3] * 500, MAX_SHORT_BYTES, MAX_SHORT_BYTES + 1, 300, 70_000]
+    tokens = ["x" * length for length in lengths]
+    metadata = {**raw.llama(), "tokenizer.ggml.tokens": tokens, "general.name": "after"}
+    header = read_header(RawGGUF(metadata=metadata).write(tmp_path / "m.gguf"))
+    assert header.array_lengths["tokenizer.ggml.tokens"] == len(tokens)
+    assert header.text("general.name") == "after"
+
+
+def test_a_length_is_read_in_all_its_bytes(tmp_path: Path) -> None:
+    """They are 100 strings of 5 bytes, if only the first byte of their lengths counted."""
+    strings = 100 * (struct.pack("<Q", 5 + (1 << 56)) + b"hello")
+    payload = struct.pack("<IIQ", raw.ARRAY, raw.STRING, 100) + strings
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + raw.text("tokenizer.ggml.tokens")
+    (tmp_path / "x.gguf").write_bytes(head + payload)
+    assert code(tmp_path / "x.gguf") == "corrupt.bounds"

@@ -80,3 +80,20 @@ def test_total_parameters_of_the_index_are_kept(tmp_path: Path) -> None:
     index = {"metadata": {"total_parameters": 123}, "weight_map": {"a": "model.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert read(tmp_path).stated_parameters == 123
+
+
+def test_a_generation_config_is_kept_if_it_is_an_object(tmp_path: Path) -> None:
+    assert read(tmp_path, generation_config={"eos_token_id": 2}).generation == {"eos_token_id": 2}
+    values: list[Any] = [[], "x", 3, None]
+    for value in values:
+        configs = read(tmp_path, generation_config=value)
+        assert configs.generation is None
+        assert not configs.problems
+
+
+def test_a_generation_config_is_passed_over_when_malformed_and_a_problem_when_no_text(
+    tmp_path: Path,
+) -> None:
+    for content, codes in ((b"{", []), (b'{"a": "\xff"}', ["missing.config"])):
+        (tmp_path / "generation_config.json").write_bytes(content)
+        assert [problem.code for problem in read(tmp_path).problems] == codes

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from detect.errors import NotAModelError
 from detect.layouts import MAX_DEPTH, ollama_name, repo_name
 from detect.scan import inspect_path, scan
 from detect.types import ModelInfo, WeightFormat
@@ -134,7 +135,18 @@ def test_the_same_file_under_two_names_is_one_model(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     os.link(path, tmp_path / "b" / "y.gguf")
     info = only(tmp_path)
-    assert (info.id, info.aliases) == ("a", ("b",))
+    assert (info.id, info.aliases) == ("a", ("b", "x"))
+
+
+def test_a_link_to_the_folder_it_lies_in_adds_no_model(tmp_path: Path) -> None:
+    raw_gguf.model().write(tmp_path / "loose.gguf")
+    mlx(tmp_path / "org" / "m")
+    (tmp_path / "self").symlink_to(".", target_is_directory=True)
+    (tmp_path / "org" / "up").symlink_to("..", target_is_directory=True)
+    models = scan([tmp_path]).models
+    assert {m.id: m.aliases for m in models} == {"loose": (), "org/m": ("m",)}
+    with pytest.raises(NotAModelError, match="holds 2 models"):
+        inspect_path(tmp_path)
 
 
 # The Hugging Face cache

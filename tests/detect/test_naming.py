@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detect.naming import Found, across_places, in_place
-from detect.types import ModelInfo, Quantization, WeightFormat
+from detect.types import ModelInfo, Problem, Quantization, WeightFormat
 
 
 def gguf(stem: str, mode: str | None = None, inode: int = 0) -> Found:
@@ -69,7 +70,7 @@ def test_one_model_reached_twice_is_one_with_an_alias() -> None:
     first, second = in_place("a", [gguf("x", inode=5)]), in_place("b", [gguf("y", inode=5)])
     (model,) = across_places([*first, *second])
     assert model.id == "a"
-    assert model.aliases == ("b",)
+    assert model.aliases == ("b", "x")
 
 
 def test_the_bare_name_is_an_alias_unless_two_share_it() -> None:
@@ -77,6 +78,25 @@ def test_the_bare_name_is_an_alias_unless_two_share_it() -> None:
     assert alone[0].aliases == ("x",)
     shared = across_places([*in_place("a/x", [folder("x")]), *in_place("b/x", [folder("x")])])
     assert [model.aliases for model in shared] == [(), ()]
+
+
+def test_the_stem_of_a_gguf_file_is_an_alias_unless_two_share_it() -> None:
+    two = in_place("two", [gguf("parrot-Q8_0"), gguf("parrot-F16")])
+    assert [model.aliases for model in across_places(two)] == [
+        ("two", "parrot-Q8_0"),
+        ("parrot-F16",),
+    ]
+    other = in_place("other", [gguf("parrot-Q8_0")])
+    aliases = {model.id: model.aliases for model in across_places([*two, *other])}
+    assert aliases == {"two:Q8_0": ("two",), "two:F16": ("parrot-F16",), "other": ()}
+
+
+def test_what_no_engine_can_use_leaves_the_short_id_to_what_one_can() -> None:
+    broken = folder("loose", 1)
+    problem = Problem("missing.config", "loose.safetensors has no config.json beside it.")
+    broken = replace(broken, info=replace(broken.info, problems=(problem,)), stem="loose", root="r")
+    models = across_places(in_place("", [broken, replace(gguf("loose", inode=2), root="r")]))
+    assert [model.id for model in models] == ["loose@r", "loose"]
 
 
 @pytest.mark.parametrize("stem", ["x-Q4_K_M", "x.Q4_K_M", "x_Q4_K_M", "Q4_K_M"])

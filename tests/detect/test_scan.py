@@ -115,6 +115,16 @@ def test_weights_are_known_by_their_content_not_by_their_name(tmp_path: Path) ->
     assert inspect_path(tmp_path / "m").format is WeightFormat.GGUF
 
 
+def test_a_good_file_has_its_name_although_a_broken_one_is_called_the_same(tmp_path: Path) -> None:
+    raw_gguf.model().write(tmp_path / "loose.gguf")
+    (tmp_path / "loose.safetensors").write_bytes(raw.encode(raw.dense()))
+    models = {model.id: model for model in scan([tmp_path]).models}
+    assert models["loose"].format is WeightFormat.GGUF
+    broken = models[f"loose@{tmp_path.name}"].fatal_problem
+    assert broken is not None
+    assert broken.message.startswith("loose.safetensors has no config.json beside it.")
+
+
 # Downloads
 
 
