@@ -1,4 +1,4 @@
-"""The few things every ASGI app here does with a request: read it whole, notice who leaves."""
+"""The few things that every ASGI app here does: read a body, notice who leaves, answer whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from backends.base import Receive
+from backends.base import Receive, Send
 
 T = TypeVar("T")
 
@@ -48,3 +48,15 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, None])
             await asyncio.wait([task])
     if not task.cancelled():
         task.result()
+
+
+async def send_whole(
+    send: Send,
+    status: int,
+    content_type: bytes,
+    body: bytes,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> None:
+    own = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
+    await send({"type": "http.response.body", "body": body})

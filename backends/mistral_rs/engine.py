@@ -14,11 +14,10 @@ What was measured of mistralrs 0.9.5, and is why this is as it is:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from backends.errors import BadRequestError, EngineDiedError, EngineError
 from backends.mistral_rs.answer import Answer
 from backends.wire.defaults import SamplingDefaults
 from backends.wire.events import Event
+from backends.wire.feed import Feed
 from backends.wire.request import GenerationRequest, Sampling
 from backends.wire.template import ChatTemplate
 from backends.wire.text import JSON_CALLS, ToolFormat
@@ -48,26 +48,10 @@ OTHER_CALLS = ("<function=", "<arg_key>")
 """In a template with `<tool_call>`: what stands inside is not JSON."""
 
 
-class _Feed:
-    """One request's events on their way from its thread to the event loop."""
+class _Feed(Feed[Event]):
+    """`closed` tells the request's thread that nobody listens any more."""
 
-    def __init__(self) -> None:
-        self.closed = False
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event | EngineError | None] = asyncio.Queue()
-
-    def put(self, item: Event | EngineError | None) -> None:
-        """From the thread; None is the end. A loop that has ended has nobody left to tell."""
-        try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-        except RuntimeError:
-            pass
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        while (item := await self._queue.get()) is not None:
-            if isinstance(item, EngineError):
-                raise item
-            yield item
+    closed = False
 
 
 @dataclass(frozen=True, slots=True)

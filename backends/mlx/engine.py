@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from backends.errors import BadRequestError, EngineDiedError, EngineError
+from backends.errors import BadRequestError, EngineDiedError
 from backends.mlx.answer import Answer
 from backends.mlx.batch import Decoder, RowRequest, Token, make_decoder
 from backends.mlx.model import Prompt, Text, Weights, give_back_memory, load_weights
 from backends.mlx.sampling import make_processors, make_sampler
 from backends.mlx.thread import EngineThread, Work, once
 from backends.wire.events import Event
+from backends.wire.feed import Feed
 from backends.wire.request import GenerationRequest, Sampling
 
 log = logging.getLogger("router.engine")
-
-
-class _Feed:
-    """One request's tokens on their way from the engine thread to the event loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Token | EngineError] = asyncio.Queue()
-
-    def put(self, item: Token | EngineError) -> None:
-        """From the engine thread. A loop that has ended has nobody left to tell."""
-        try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-        except RuntimeError:
-            pass
-
-    async def __aiter__(self) -> AsyncIterator[Token]:
-        while True:
-            item = await self._queue.get()
-            if isinstance(item, EngineError):
-                raise item
-            yield item
-            if item.last:
-                return
 
 
 class Engine:
@@ -71,7 +48,7 @@ class Engine:
         self._text: Text | None = None
         self._weights: Weights | None = None
         self._decoder: Decoder | None = None
-        self._feeds: dict[int, _Feed] = {}
+        self._feeds: dict[int, Feed[Token]] = {}
         self._decoding = False
 
     @property
@@ -99,7 +76,7 @@ class Engine:
         prompt = await loop.run_in_executor(self._text_thread, self._text.prompt, request)
         limit = self._limit(request, len(prompt.ids))
         answer = Answer(self._text, request, prompt)
-        feed = _Feed()
+        feed = Feed[Token]()
         try:
             await self._thread.call(partial(self._insert, feed, prompt, limit, request.sampling))
             async for token in feed:
@@ -143,7 +120,7 @@ class Engine:
             if self._decoder is None:
                 self._free()
 
-    def _insert(self, feed: _Feed, prompt: Prompt, limit: int, sampling: Sampling) -> None:
+    def _insert(self, feed: Feed[Token], prompt: Prompt, limit: int, sampling: Sampling) -> None:
         assert self._text is not None
         if self._decoder is None:
             raise self._failure("was unloaded")
@@ -160,7 +137,7 @@ class Engine:
             self._decoding = True
             self._thread.submit(self._decode())
 
-    def _remove(self, feed: _Feed) -> None:
+    def _remove(self, feed: Feed[Token]) -> None:
         row = next((row for row, other in self._feeds.items() if other is feed), None)
         if row is not None and self._decoder is not None:
             del self._feeds[row]
@@ -177,6 +154,8 @@ class Engine:
             for token in tokens:
                 feed = self._feeds.pop(token.row) if token.last else self._feeds[token.row]
                 feed.put(token)
+                if token.last:
+                    feed.put(None)
             yield
         self._decoding = False
 

@@ -21,7 +21,7 @@ from backends.base import (
 from backends.errors import BadRequestError, EngineBusyError, EngineError, EngineStartError
 from backends.mlx import library
 from backends.mlx.engine import Engine
-from backends.wire.request import GenerationRequest, Sampling, parse
+from backends.wire.request import CHAT_PATH, TEXT_PATH, GenerationRequest, Sampling, parse
 from backends.wire.response import respond
 
 log = logging.getLogger("router.engine")
@@ -30,8 +30,6 @@ SUPPORTED = frozenset({"seed", "logit_bias"})
 """Of `backends.wire.request.FEATURES`: what this engine honours."""
 
 CANARY = GenerationRequest(prompt="a", max_tokens=1, sampling=Sampling(temperature=0.0))
-
-CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/v1/completions"
 
 
 class MLXInstance:

@@ -9,6 +9,7 @@ from backends.base import Support
 from backends.headers import TOKENIZERS
 from backends.headers import safetensors_details as _details
 from backends.mlx.library import Supported
+from backends.shared_rules import ADAPTER
 from backends.verdicts import Reason, Rule
 from detect.types import ModelInfo, Role, WeightFormat
 
@@ -123,11 +124,7 @@ def _format_rules() -> tuple[Rule, ...]:
             code=Reason.UNSUPPORTED_FORMAT,
             reason=lambda info: f"cannot read the {info.format} format",
         ),
-        Rule(
-            when=lambda info: info.role is Role.ADAPTER,
-            code=Reason.MISSING_BASE_MODEL,
-            reason="an adapter answers only together with its base model",
-        ),
+        ADAPTER,
         Rule(
             when=lambda info: info.role not in (Role.GENERATIVE, Role.VISION, Role.UNKNOWN),
             code=Reason.UNSUPPORTED_ROLE,

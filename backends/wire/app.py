@@ -6,14 +6,14 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from backends.asgi import whole_body
+from backends.asgi import send_whole, whole_body
 from backends.base import Message, Receive, Scope, Send
 from backends.errors import BadRequestError, EngineError
 from backends.wire.events import Event
-from backends.wire.request import GenerationRequest, parse
+from backends.wire.request import CHAT_PATH, TEXT_PATH, GenerationRequest, parse
 from backends.wire.response import respond
 
-CHAT_PATH, TEXT_PATH, HEALTH_PATH = "/v1/chat/completions", "/v1/completions", "/health"
+HEALTH_PATH = "/health"
 
 Generate = Callable[[GenerationRequest], AsyncGenerator[Event, None]]
 
@@ -67,9 +67,4 @@ def _body(error: EngineError) -> dict[str, Any]:
 
 async def _send_json(send: Send, status: int, value: dict[str, Any]) -> None:
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_whole(send, status, b"application/json", body)

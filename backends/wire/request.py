@@ -11,6 +11,8 @@ from backends.errors import BadRequestError
 
 Json = dict[str, Any]
 
+CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/v1/completions"
+
 MAX_STOPS = 16
 MAX_BIAS = 100
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})

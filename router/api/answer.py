@@ -7,6 +7,7 @@ import json
 import logging
 from typing import Any
 
+from backends.asgi import send_whole
 from backends.base import Message, Receive, Scope, Send
 from backends.errors import EngineError
 from router.errors import ClientGoneError, RouterError, ShuttingDownError, as_router_error
@@ -18,20 +19,12 @@ async def send_json(
     send: Send, status: int, value: Any, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
     text = json.dumps(value, ensure_ascii=False) + "\n"
-    await _send_whole(send, status, b"application/json", text, headers)
+    await send_whole(send, status, b"application/json", text.encode("utf-8", "replace"), headers)
 
 
 async def send_text(send: Send, text: str) -> None:
-    await _send_whole(send, 200, b"text/plain; charset=utf-8", text, ())
-
-
-async def _send_whole(
-    send: Send, status: int, kind: bytes, text: str, headers: tuple[tuple[bytes, bytes], ...]
-) -> None:
-    body = text.encode("utf-8", "replace")
-    own = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
-    await send({"type": "http.response.body", "body": body})
+    kind = b"text/plain; charset=utf-8"
+    await send_whole(send, 200, kind, text.encode("utf-8", "replace"))
 
 
 async def send_error(send: Send, error: RouterError) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.base import Backend, Support, Verdict
+from backends.base import Backend, Support
 from backends.llama_cpp import LlamaCppBackend
 from backends.mistral_rs.backend import MistralRsBackend
 from backends.mlx.backend import MLXBackend
@@ -16,6 +16,7 @@ from detect.scan import inspect_path
 from detect.types import ModelInfo
 from tests.detect import raw_gguf
 from tests.detect import raw_safetensors as raw
+from tests.engines import short
 
 Make = Callable[[Path], Path]
 
@@ -176,20 +177,6 @@ TABLE: list[tuple[str, Make, str, str, str]] = [
     ("gguf, unknown pre-tokenizer", gguf(pre="quux"), FORMAT, TOKENIZER, TOKENIZER),
     ("gguf Q8_K", gguf(Q8_K), FORMAT, QUANT, YES),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backend, ...]:
-    cache = tmp_path_factory.mktemp("cache")
-    return (
-        MLXBackend("cpu"),
-        LlamaCppBackend(binary=None, cache_dir=cache),
-        MistralRsBackend(binary=None, cache_dir=cache),
-    )
-
-
-def short(verdict: Verdict) -> str:
-    return verdict.code if verdict.support is Support.NO else verdict.support.value
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,14 @@ from typing import Any
 
 import pytest
 
-from backends.base import Backend, Support, Verdict
-from backends.llama_cpp import LlamaCppBackend
-from backends.mistral_rs.backend import MistralRsBackend
-from backends.mlx.backend import MLXBackend
+from backends.base import Backend
 from detect.errors import NotAModelError
 from detect.scan import inspect_path, scan
 from detect.types import ModelInfo, WeightFormat
 from tests.detect import raw_gguf
 from tests.detect import raw_safetensors as raw
 from tests.detect.raw_gguf import RawGGUF
+from tests.engines import short
 from tests.truth.checkpoint import aged
 
 Make = Callable[[Path], Path]
@@ -374,20 +372,6 @@ ROWS: dict[str, Row] = {
     "91 model_file": Row(dense(model_file="evil.py"), SAFETENSORS,
                          ("unsafe.remote_code", FORMAT, YES), "", "unsafe.remote_code"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backend, ...]:
-    cache = tmp_path_factory.mktemp("cache")
-    return (
-        MLXBackend("cpu"),
-        LlamaCppBackend(binary=None, cache_dir=cache),
-        MistralRsBackend(binary=None, cache_dir=cache),
-    )
-
-
-def short(verdict: Verdict) -> str:
-    return verdict.code if verdict.support is Support.NO else verdict.support.value
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from backends.errors import BadRequestError, EngineDiedError
-from backends.wire.app import CHAT_PATH, HEALTH_PATH, TEXT_PATH, CompletionsApp
+from backends.wire.app import HEALTH_PATH, CompletionsApp
 from backends.wire.events import Event, Finished, TextDelta, Usage
-from backends.wire.request import GenerationRequest
+from backends.wire.request import CHAT_PATH, TEXT_PATH, GenerationRequest
 from tests.backends.messages import Exchange, scope
 from tests.serving import client, serving
 from tests.slack import run
