@@ -43,11 +43,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """The memory one instance needs, in bytes, estimated from the headers."""
+    """The memory one instance needs, in bytes, estimated from the headers.
+
+    `growing_bytes` of them are not taken when the model is loaded, but as it is used.
+    """
 
     weights_bytes: int
     kv_bytes: int
     overhead_bytes: int
+    growing_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -134,7 +138,6 @@ class InstanceStatus:
     state: InstanceState
     reason: str = ""
     pid: int | None = None
-    resident_bytes: int | None = None
     load_seconds: float | None = None
     last_words: tuple[str, ...] = ()
 
@@ -147,6 +150,10 @@ class Instance(Protocol):
     """
 
     def status(self) -> InstanceStatus: ...
+
+    def used_bytes(self) -> int | None:
+        """The memory it really holds now; None when it holds none. Takes milliseconds, and may be
+        called from another thread."""
 
     async def ensure_ready(self) -> None:
         """Start if needed and return when one token was generated. Coalesces callers.

@@ -2,6 +2,8 @@
 EngineError                     what an engine, or the lack of one, did to a request
 ├── EngineMissingError          the engine is not installed or cannot be run
 ├── EngineStartError            it was started and did not become ready
+│   ├── EngineRefusedError      … because of this model: another engine may run it
+│   └── EngineMemoryError       … because memory ran out: less beside it may help
 ├── EngineDiedError             it ended while it was needed
 │   └── EngineGoneError         … before it was asked: another one can be, instead
 ├── EngineBusyError             it is stopping or draining; asking again helps
@@ -45,6 +47,14 @@ class EngineMissingError(EngineError):
 
 class EngineStartError(EngineError):
     code = "engine.start_failed"
+
+
+class EngineRefusedError(EngineStartError):
+    pass
+
+
+class EngineMemoryError(EngineStartError):
+    code = "engine.out_of_memory"
 
 
 class EngineDiedError(EngineError):

@@ -92,6 +92,7 @@ class LlamaCppBackend:
             weights_bytes=info.weights_bytes,
             kv_bytes=(info.kv_bytes_per_token or 0) * slots_context(info, options),
             overhead_bytes=OVERHEAD_BYTES,
+            growing_bytes=PROMPT_CACHE_MIB * 2**20,
         )
 
     def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> ServedByChild:

@@ -35,7 +35,9 @@ from backends.errors import (
     EngineMissingError,
     EngineStartError,
 )
+from backends.guard import CANNOT_RUN
 from backends.proxy import Endpoint, Proxy, TcpEndpoint, UnixEndpoint
+from backends.start_failure import start_failure
 
 log = logging.getLogger("router.engine")
 
@@ -99,10 +101,13 @@ class ServedByChild:
             state=self._life.state,
             reason=self._life.reason,
             pid=pid,
-            resident_bytes=memory.resident_bytes(pid) if pid else None,
             load_seconds=self._load_seconds,
             last_words=child.last_words() if child else self._words,
         )
+
+    def used_bytes(self) -> int | None:
+        child = self._child
+        return memory.used_bytes(child.pid) if child and child.running else None
 
     async def ensure_ready(self) -> None:
         if self._life.state is InstanceState.READY:
@@ -143,10 +148,8 @@ class ServedByChild:
                 await self._start_child()
                 await self._prove()
         except BaseException as error:
-            failure = self._start_error(error)
-            await self._clear(0.0)
-            if isinstance(failure, EngineError):
-                failure.last_words = self._words
+            status = await self._clear(0.0)
+            failure = self._start_error(error, status)
             if self._life.state is InstanceState.STARTING:
                 self._life.to(InstanceState.FAILED, str(failure))
             if failure is error:
@@ -187,7 +190,7 @@ class ServedByChild:
         assert self._child is not None and self._proxy is not None
         for attempt in range(10**9):
             if not self._child.running:
-                raise self._error("ended while it loaded the model")
+                raise _RefusedError("ended while it loaded the model")
             if not await self._is_ours(endpoint):
                 return False
             with contextlib.suppress(httpx.TransportError):
@@ -222,16 +225,18 @@ class ServedByChild:
             either: list[asyncio.Future[Any]] = [asking, self._child.exited]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
-                raise self._error("ended at its first token")
+                raise _RefusedError("ended at its first token")
             status, answer = asking.result()
         except httpx.TransportError as error:
             await asyncio.wait([self._child.exited], timeout=LAST_WORDS_SECONDS)
-            raise self._error("ended at its first token") from error
+            raise _RefusedError("ended at its first token") from error
         finally:
             asking.cancel()
         if status != 200:
             log.warning("%s: canary: %s", self.model, answer[:500].decode("utf-8", "replace"))
-            raise self._error(f"loaded the model and could not generate a token (status {status})")
+            raise _RefusedError(
+                f"loaded the model and could not generate a token (status {status})"
+            )
 
     def _endpoint(self) -> Endpoint:
         if self._service.unix:
@@ -261,11 +266,15 @@ class ServedByChild:
         if self._life.state is InstanceState.STOPPING:
             self._life.to(InstanceState.STOPPED)
 
-    async def _clear(self, grace_seconds: float) -> None:
-        """End the process and everything that belongs to it. A second call may be less patient."""
+    async def _clear(self, grace_seconds: float) -> int | None:
+        """End the process and everything that belongs to it. A second call may be less patient.
+
+        Returns the status that it had ended with before.
+        """
         child, proxy = self._child, self._proxy
         if self._watch is not None:
             self._watch.cancel()
+        status = None if child is None or child.running else child.exited.result()
         if child is not None:
             await child.stop(grace_seconds)
             self._words = child.last_words()
@@ -273,24 +282,44 @@ class ServedByChild:
             await proxy.aclose()
         if self._child is child:
             self._child = self._proxy = None
+        return status
 
     # Errors
 
     def _error(self, what: str) -> EngineStartError:
         return EngineStartError(
-            f"{self._service.engine} {what}.", engine=self._service.engine, model=self.model
+            f"{self._service.engine} {what}.",
+            engine=self._service.engine,
+            model=self.model,
+            last_words=self._words,
         )
 
-    def _start_error(self, error: BaseException) -> BaseException:
-        if isinstance(error, TimeoutError):
-            seconds = self._options.start_timeout_seconds
-            return self._error(f"was not ready after {seconds:g} s")
-        if isinstance(error, OSError):
-            return EngineMissingError(
-                f"{self._service.engine} could not be started: {error.strerror or error}.",
-                engine=self._service.engine,
-                model=self.model,
-            )
+    def _start_error(self, error: BaseException, status: int | None) -> BaseException:
+        engine, words = self._service.engine, self._words
+        match error:
+            case _RefusedError() if status == CANNOT_RUN:
+                why = words[-1] if words else "its program cannot be run"
+                return EngineMissingError(
+                    f"{engine} could not be started: {why}.",
+                    engine=engine,
+                    model=self.model,
+                    last_words=words,
+                )
+            case _RefusedError():
+                return start_failure(
+                    str(error), engine=engine, model=self.model, words=words, status=status
+                )
+            case TimeoutError():
+                seconds = self._options.start_timeout_seconds
+                return self._error(f"was not ready after {seconds:g} s")
+            case OSError():
+                return EngineMissingError(
+                    f"{engine} could not be started: {error.strerror or error}.",
+                    engine=engine,
+                    model=self.model,
+                )
+            case EngineError():
+                error.last_words = words
         return error
 
     def _busy(self) -> EngineBusyError:
@@ -307,6 +336,10 @@ class ServedByChild:
             model=self.model,
             last_words=self._words,
         )
+
+
+class _RefusedError(Exception):
+    """What the engine did with the model; its last words are known once it is cleared away."""
 
 
 def _being_cancelled() -> bool:

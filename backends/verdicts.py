@@ -43,6 +43,7 @@ class Reason(StrEnum):
     UNSAFE_REMOTE_CODE = "unsafe.remote_code"
     BACKEND_ABSENT = "backend.absent"
     BACKEND_TOO_OLD = "backend.too_old"
+    REFUSED_AT_LOAD = "refused.at_load"
     MEMORY_TOO_BIG = "memory.too_big"
     SETTLING = "settling"
 

@@ -19,9 +19,10 @@ from backends.base import Backend, Installation, InstanceOptions
 from detect.cache import FILE_NAME, Cache
 from detect.errors import DetectError
 from detect.types import ScanReport
-from router import settings
+from router import experience, settings
 from router.api import describe
 from router.errors import RouterError, SettingsError
+from router.experience import Experience
 from router.option import parse_path
 from router.overview import overview
 from router.portrait import portrait
@@ -244,7 +245,9 @@ def _find(target: str, chosen: Settings, backends: Mapping[str, Backend]) -> Mod
     path = parse_path(target)
     if path.exists():
         report = ScanReport(models=(inspect_path(path),))
-        (entry,) = build(report, tuple(backends.values()), chosen.wishes, chosen.models)
+        (entry,) = build(
+            report, tuple(backends.values()), chosen.wishes, chosen.models, _experience(chosen)
+        )
         return entry
     if os.sep in target and not chosen.models_dir and target.startswith((".", os.sep, "~")):
         raise SettingsError(f"There is no file or folder {target}.")
@@ -370,11 +373,17 @@ def _cache(chosen: Settings) -> Cache:
     return Cache(chosen.cache_dir / FILE_NAME)
 
 
+def _experience(chosen: Settings) -> Experience:
+    return Experience(chosen.cache_dir / experience.FILE_NAME)
+
+
 def _rescan(chosen: Settings, backends: Mapping[str, Backend], kept: Cache) -> Registry:
     from detect.scan import scan
 
     report = scan(chosen.models_dir, cache=kept)
-    return build(report, tuple(backends.values()), chosen.wishes, chosen.models)
+    return build(
+        report, tuple(backends.values()), chosen.wishes, chosen.models, _experience(chosen)
+    )
 
 
 def _registry(chosen: Settings, backends: Mapping[str, Backend], kept: Cache) -> Registry:
@@ -396,7 +405,9 @@ def _refuse_broken_binaries(backends: Mapping[str, Backend]) -> None:
 
 
 def _judge(report: ScanReport, chosen: Settings, backends: Mapping[str, Backend]) -> Registry:
-    registry = build(report, tuple(backends.values()), chosen.wishes, chosen.models)
+    registry = build(
+        report, tuple(backends.values()), chosen.wishes, chosen.models, _experience(chosen)
+    )
     for name, engine in chosen.engine:
         if not any(name in (entry.id, *entry.aliases) for entry in registry):
             raise SettingsError(

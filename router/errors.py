@@ -14,7 +14,9 @@ RouterError                     has a status, a type and a code in OpenAI's term
 ├── QueueFullError         429  too many requests wait already
 ├── QueueTimeoutError      503  waited for memory longer than allowed
 ├── ShuttingDownError      503
+├── CircuitOpenError       503  it failed several times in a row, and is left alone for a while
 ├── StartFailedError       502  the engine did not become ready
+│   └── OutOfMemoryError   503  … because memory ran out although the budget had it
 └── EngineFailedError      502  the engine ended, or answered with something else than HTTP
 SettingsError                   the settings cannot be honoured (exit 2)
 ClientGoneError                 nobody is left to answer; never rendered
@@ -130,8 +132,27 @@ class ShuttingDownError(RouterError):
     status, type, code = 503, "server_error", "shutting_down"
 
 
+class CircuitOpenError(RouterError):
+    status, type, code = 503, "server_error", "model_failing"
+
+
 class StartFailedError(RouterError):
+    """`engine_said` are the engine's last lines, fit for clients."""
+
     status, type, code = 502, "server_error", "engine_start_failed"
+
+    def __init__(self, message: str, engine_said: Sequence[str] = ()) -> None:
+        super().__init__(message, param="model")
+        self.engine_said = tuple(engine_said)
+
+    def body(self) -> dict[str, Any]:
+        body = super().body()
+        body["error"]["engine_said"] = list(self.engine_said)
+        return body
+
+
+class OutOfMemoryError(StartFailedError):
+    status, type, code = 503, "server_error", "memory.ran_out"
 
 
 class EngineFailedError(RouterError):

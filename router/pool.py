@@ -8,24 +8,17 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from backends.base import Backend, Footprint, Instance, InstanceOptions, InstanceStatus
-from backends.errors import EngineError
-from router import explain
-from router.errors import (
-    ClientGoneError,
-    EngineUnavailableError,
-    ModelBusyError,
-    RouterError,
-    StartFailedError,
-    UnknownModelError,
-    as_router_error,
-)
+from backends.base import Instance, InstanceStatus
+from backends.errors import EngineMemoryError, EngineRefusedError
+from router import explain, failures
+from router.errors import ClientGoneError, ModelBusyError, RouterError, UnknownModelError
 from router.registry import ModelEntry, Registry
 from router.scheduler import Action, Grant, Reject, Scheduler, SlotState, Start, Stay, Stop
+from router.ways import Ways, log_correction
 
 log = logging.getLogger("router")
 
@@ -44,7 +37,14 @@ class ModelStatus:
     engine: str
     state: str
     leases: int
+    queue: int
+    """Requests that wait for it."""
     reserved_bytes: int
+    measured_bytes: int | None
+    """None until it was measured, and while it holds nothing."""
+    weights_bytes: int
+    loading_seconds: float | None
+    """So far; None once it is loaded."""
     pinned: bool
     idle_left_seconds: float | None
     """Until it is unloaded; None while it is used, and where nothing but need unloads it."""
@@ -53,11 +53,16 @@ class ModelStatus:
 
 @dataclass(slots=True)
 class _Running:
-    """An instance and the tasks that belong to it."""
+    """An instance and the tasks that belong to it. `entry` is what the registry says of its model,
+    `way` how it is really run; `began` is in monotonic seconds."""
 
     entry: ModelEntry
+    way: ModelEntry
     instance: Instance
+    began: float
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    measured_bytes: int | None = None
+    corrected: bool = False
 
 
 class Lease:
@@ -78,7 +83,7 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._pool.release(self._number)
+        self._pool.release(self._number, answered=kind is None)
 
 
 class Pool:
@@ -89,14 +94,12 @@ class Pool:
 
     def __init__(
         self,
-        backends: Mapping[str, Backend],
+        ways: Ways,
         scheduler: Scheduler,
-        options: InstanceOptions,
         idle_seconds: float = 0.0,
     ) -> None:
-        self.backends = backends
+        self.ways = ways
         self.scheduler = scheduler
-        self.options = options
         self.idle_seconds = idle_seconds
         self.numbers = itertools.count(1)
         self._running: dict[str, _Running] = {}
@@ -132,9 +135,6 @@ class Pool:
         """
         return Lease(self, entry, gone)
 
-    def footprint(self, entry: ModelEntry) -> Footprint:
-        return self._backend(entry).footprint(entry.info, self._options(entry))
-
     async def load(self, entry: ModelEntry) -> None:
         """Have it ready; raises what a request for it would."""
         async with self.lease(entry, _nobody_leaves):
@@ -164,10 +164,6 @@ class Pool:
             raise ModelBusyError(f"{entry.id} is in use; ask again when it is idle.", param="model")
         self._perform(self.scheduler.retire(entry.id))
 
-    def _options(self, entry: ModelEntry) -> InstanceOptions:
-        own = entry.settings.context_length
-        return self.options if own is None else replace(self.options, context_length=own)
-
     def _stay(self, entry: ModelEntry) -> Stay:
         own = entry.settings.idle_seconds
         seconds = self.idle_seconds if own is None else own
@@ -175,7 +171,11 @@ class Pool:
 
     async def admit(self, number: int, entry: ModelEntry, gone: Gone) -> Instance:
         """Wait for ticket `number` to be granted; on any other end it is withdrawn."""
-        needed = self.footprint(entry).total_bytes
+        way = self.ways.way(entry)
+        error = self.ways.too_big(way, self.scheduler.budget_bytes)
+        if error is not None and entry.id not in self.scheduler.slots:
+            raise error
+        needed = self.ways.needed_bytes(way)
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         self._tickets[number] = granted
         self._entries[entry.id] = entry
@@ -189,17 +189,21 @@ class Pool:
             self._perform(self.scheduler.cancel(number))
             raise
 
-    def release(self, number: int) -> None:
-        self._perform(self.scheduler.release(number))
+    def release(self, number: int, *, answered: bool) -> None:
+        self._perform(self.scheduler.release(number, answered=answered))
 
     def follow(self, registry: Registry) -> None:
         """Instances of models that are gone, or whose files are others now, answer what they have
         begun and end; who waits for one gets the model as it is now."""
+        for key in list(self.scheduler.circuits):
+            entry = registry.by_id(key)
+            if entry is None or not entry.runs_like(self._entries[key]):
+                self._perform(self.scheduler.rearm(key))
         for key in {ticket.key for ticket in self.scheduler.queue.values()}:
             self._perform(self._revise(key, registry))
         for key, running in list(self._running.items()):
             entry = registry.by_id(key)
-            if entry is None or not entry.servable or not entry.runs_like(running.entry):
+            if entry is None or not entry.servable or not _same(entry, running):
                 self._perform(self.scheduler.retire(key))
 
     def _revise(self, key: str, registry: Registry) -> list[Action]:
@@ -213,24 +217,65 @@ class Pool:
         except RouterError as error:
             return self.scheduler.withdraw(key, error)
         self._entries[key] = entry
-        return self.scheduler.revise(key, self.footprint(entry).total_bytes)
+        return self.scheduler.revise(key, self.ways.needed_bytes(self.ways.way(entry)))
 
     def status(self) -> list[ModelStatus]:
         """One snapshot of everything that holds memory."""
-        return [
-            ModelStatus(
-                model=key,
-                engine=running.entry.choice.engine or "",
-                state=slot.state.value,
-                leases=len(slot.leases),
-                reserved_bytes=slot.reserved_bytes,
-                pinned=slot.stay.pinned,
-                idle_left_seconds=_left(slot.leaves_at),
-                instance=running.instance.status(),
-            )
-            for key, running in self._running.items()
-            if (slot := self.scheduler.slots.get(key)) is not None
-        ]
+        slots = self.scheduler.slots
+        return [self._status(key, r) for key, r in self._running.items() if key in slots]
+
+    def _status(self, key: str, running: _Running) -> ModelStatus:
+        slot = self.scheduler.slots[key]
+        starting = slot.state is SlotState.STARTING
+        return ModelStatus(
+            model=key,
+            engine=running.way.choice.engine or "",
+            state=slot.state.value,
+            leases=len(slot.leases),
+            queue=sum(ticket.key == key for ticket in self.scheduler.queue.values()),
+            reserved_bytes=slot.reserved_bytes,
+            measured_bytes=running.measured_bytes,
+            weights_bytes=running.way.info.weights_bytes,
+            loading_seconds=time.monotonic() - running.began if starting else None,
+            pinned=slot.stay.pinned,
+            idle_left_seconds=_left(slot.leaves_at),
+            instance=running.instance.status(),
+        )
+
+    # Memory
+
+    def instances(self) -> list[Instance]:
+        return [running.instance for running in self._running.values()]
+
+    def measured(self, readings: Mapping[Instance, int | None]) -> None:
+        """What instances really hold: corrects what is reserved for them."""
+        for running in list(self._running.values()):
+            if running.instance in readings:
+                running.measured_bytes = readings[running.instance]
+                self._correct(running)
+
+    def _correct(self, running: _Running) -> None:
+        slot, used = self.scheduler.slots.get(running.way.id), running.measured_bytes
+        if slot is None or slot.state is not SlotState.READY or used is None:
+            return
+        needed = max(used, slot.reserved_bytes)
+        if not running.corrected:
+            # Weights that are mapped come into memory as they are used.
+            loaded = max(used, running.way.info.weights_bytes)
+            needed = loaded + self.ways.footprint(running.way).growing_bytes
+            running.corrected = True
+        if needed != slot.reserved_bytes:
+            log_correction(running.way.id, slot.reserved_bytes, needed)
+            self._perform(self.scheduler.measured(running.way.id, needed))
+
+    def machine(self, room_bytes: int, short_bytes: int) -> None:
+        """What the machine can still give before it gets short, and what it lacks already."""
+        self._perform(self.scheduler.machine(room_bytes, short_bytes))
+
+    def _remember(self, running: _Running) -> None:
+        slot = self.scheduler.slots.get(running.way.id)
+        if slot is not None and running.corrected:
+            self.ways.took(running.way, slot.reserved_bytes)
 
     # Actions
 
@@ -261,53 +306,72 @@ class Pool:
             granted.set_result(outcome)
 
     def _start(self, entry: ModelEntry) -> None:
+        way = self.ways.way(entry)
         try:
-            instance = self._backend(entry).create(entry.id, entry.info, self._options(entry))
+            instance = self.ways.create(way)
         except Exception as error:
-            _log_failure(entry.id, error)
-            self._perform(self.scheduler.start_failed(entry.id, _start_error(entry, error)))
+            failures.log_start(way, error)
+            self._perform(self.scheduler.start_failed(way.id, failures.start_error(way, error)))
             return
-        running = _Running(entry, instance)
+        running = _Running(entry, way, instance, time.monotonic())
         self._running[entry.id] = running
         self._spawn(self._load(running), running)
 
     async def _load(self, running: _Running) -> None:
-        entry, began = running.entry, time.monotonic()
+        way = running.way
         log.info(
             "%s: loading %s with %s",
-            entry.id,
-            explain.size(entry.info.weights_bytes),
-            entry.choice.engine,
+            way.id,
+            explain.size(way.info.weights_bytes),
+            way.choice.engine,
         )
         try:
-            async with _progress_told(entry.id):
+            async with _progress_told(running):
                 await running.instance.ensure_ready()
         except Exception as error:
-            await self._start_failed(running, error)
+            failures.log_start(way, error)
+            await self._end(running.instance, STOP_GRACE_SECONDS)
+            self._running.pop(way.id, None)
+            self._perform(self._after_failure(running, error))
             return
-        log.info("%s: ready after %.1f s", entry.id, time.monotonic() - began)
+        log.info("%s: ready after %.1f s", way.id, time.monotonic() - running.began)
+        self.ways.worked(way)
         self._spawn(self._watch(running), running)
-        self._perform(self.scheduler.ready(entry.id))
+        self._perform(self.scheduler.ready(way.id))
 
-    async def _start_failed(self, running: _Running, error: Exception) -> None:
-        _log_failure(running.entry.id, error)
-        await self._end(running.instance, STOP_GRACE_SECONDS)
-        self._running.pop(running.entry.id, None)
-        self._perform(
-            self.scheduler.start_failed(running.entry.id, _start_error(running.entry, error))
-        )
+    def _after_failure(self, running: _Running, error: Exception) -> list[Action]:
+        """Try in another way what may work in another way; else tell those who wait."""
+        changed = self.scheduler.slots[running.way.id].retired
+        actions = None if changed else self._try_again(running, error)
+        if actions is not None:
+            return actions
+        self.ways.failed(running.entry)
+        reason = failures.start_error(running.way, error)
+        return self.scheduler.start_failed(running.way.id, reason)
+
+    def _try_again(self, running: _Running, error: Exception) -> list[Action] | None:
+        key = running.way.id
+        match error:
+            case EngineMemoryError() if self.ways.alone(running.entry):
+                log.warning("%s: memory ran out; tried again when what is idle has left", key)
+                return self.scheduler.start_alone(key)
+            case EngineRefusedError():
+                other = self.ways.another(running.entry, running.way, error.message)
+                if other is not None:
+                    log.warning("%s: %s is tried instead", key, other.choice.engine)
+                    return self.scheduler.start_again(key, self.ways.needed_bytes(other))
+        return None
 
     async def _watch(self, running: _Running) -> None:
         await running.instance.wait_failed()
         status = running.instance.status()
-        log.error("%s: %s ended: %s", running.entry.id, status.engine, status.reason)
-        for line in status.last_words[-10:]:
-            log.error("%s | %s", running.entry.id, line)
-        self._perform(self.scheduler.died(running.entry.id))
+        failures.log_death(status)
+        self._perform(self.scheduler.died(running.way.id, failures.death(status)))
 
     async def _stop(self, running: _Running) -> None:
         key = running.entry.id
         log.info("%s: unloading", key)
+        self._remember(running)
         for task in running.tasks:
             task.cancel()
         await self._end(running.instance, STOP_GRACE_SECONDS)
@@ -345,15 +409,13 @@ class Pool:
         for task in list(self._tasks):
             task.cancel()
         running = list(self._running.values())
+        for one in running:
+            self._remember(one)
         await asyncio.gather(*(self._end(r.instance, grace_seconds) for r in running))
         self._running.clear()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # Helpers
-
-    def _backend(self, entry: ModelEntry) -> Backend:
-        assert entry.choice.engine is not None
-        return self.backends[entry.choice.engine]
 
     def _spawn(self, work: Coroutine[Any, Any, None], running: _Running | None = None) -> None:
         if self._closing:
@@ -399,33 +461,25 @@ async def _unless(gone: Gone, granted: asyncio.Future[Instance]) -> Instance:
 
 
 @contextlib.asynccontextmanager
-async def _progress_told(model: str) -> AsyncIterator[None]:
-    ticker = asyncio.create_task(_tell_progress(model))
+async def _progress_told(running: _Running) -> AsyncIterator[None]:
+    ticker = asyncio.create_task(_tell_progress(running))
     try:
         yield
     finally:
         ticker.cancel()
 
 
-async def _tell_progress(model: str) -> None:
-    began = time.monotonic()
+async def _tell_progress(running: _Running) -> None:
     while True:
         await asyncio.sleep(PROGRESS_SECONDS)
-        log.info("%s: still loading, %.0f s so far", model, time.monotonic() - began)
+        held, weights = running.measured_bytes, running.way.info.weights_bytes
+        log.info(
+            "%s: still loading, %.0f s so far%s",
+            running.way.id,
+            time.monotonic() - running.began,
+            f", {explain.size(min(held, weights))} of {explain.size(weights)}" if held else "",
+        )
 
 
-def _log_failure(model: str, error: Exception) -> None:
-    if not isinstance(error, EngineError):
-        log.error("%s: the start failed", model, exc_info=error)
-        return
-    log.error("%s: %s", model, error.message)
-    for line in error.last_words[-20:]:
-        log.error("%s | %s", model, line)
-
-
-def _start_error(entry: ModelEntry, error: Exception) -> RouterError:
-    translated = as_router_error(error)
-    if isinstance(translated, EngineUnavailableError):
-        return translated
-    reason = error.message if isinstance(error, EngineError) else "the log says why."
-    return StartFailedError(f"{entry.id} could not be loaded with {entry.choice.engine}: {reason}")
+def _same(entry: ModelEntry, running: _Running) -> bool:
+    return entry.runs_like(running.entry) or entry.runs_like(running.way)

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backends.base import Backend, Verdict
+from backends.base import Backend, Support, Verdict
+from backends.verdicts import Reason
 from detect.fingerprint import Fingerprint, fingerprint
 from detect.types import ModelInfo, ScanReport, Skipped
 from router import explain
@@ -15,11 +16,9 @@ from router.errors import (
     UnknownModelError,
     UnservableModelError,
 )
+from router.experience import Experience
 from router.model_settings import NOTHING_SAID, ModelSettings
 from router.preference import NO_WISHES, Choice, Wishes, choose
-
-BACKEND_ABSENT = "backend.absent"
-SETTLING = "settling"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ class ModelEntry:
 
     @property
     def settling(self) -> bool:
-        return any(problem.code == SETTLING for problem in self.info.problems)
+        return any(problem.code == Reason.SETTLING for problem in self.info.problems)
 
     def runs_like(self, other: ModelEntry) -> bool:
         """Whether an instance of one would be an instance of the other: same files and engine."""
@@ -108,7 +107,7 @@ class Registry:
         if entry.servable:
             return entry
         kind = UnservableModelError
-        if any(verdict.code == BACKEND_ABSENT for verdict in entry.verdicts):
+        if any(verdict.code == Reason.BACKEND_ABSENT for verdict in entry.verdicts):
             kind = EngineUnavailableError
         raise kind(explain.sentence(entry.info, entry.verdicts), entry.verdicts)
 
@@ -145,13 +144,42 @@ def build(
     backends: Sequence[Backend],
     wishes: Wishes = NO_WISHES,
     models: Sequence[ModelSettings] = (),
+    experience: Experience | None = None,
 ) -> Registry:
-    """Ask every backend about every model; `models` is what the user says of some."""
+    """Ask every backend about every model; `models` is what the user says of some, `experience`
+    what running them has taught."""
     for backend in backends:
         backend.prepare(report.models)
+    jury = Jury(backends, experience or Experience())
     said = {model.id: model for model in models}
-    entries = [_entry(info, backends, wishes, _said_of(info, said)) for info in report.models]
+    entries = [_entry(info, jury, wishes, _said_of(info, said)) for info in report.models]
     return Registry(entries, report.skipped)
+
+
+class Jury:
+    """Every engine's verdict, and what became of it when the model was really loaded."""
+
+    def __init__(self, backends: Sequence[Backend], experience: Experience) -> None:
+        self._experience = experience
+        self._backends = [(b, b.installation().version or "") for b in backends]
+
+    def verdicts(self, info: ModelInfo, files: Fingerprint) -> tuple[Verdict, ...]:
+        return tuple(self._verdict(b, version, info, files) for b, version in self._backends)
+
+    def _verdict(
+        self, backend: Backend, version: str, info: ModelInfo, files: Fingerprint
+    ) -> Verdict:
+        verdict = backend.verdict(info)
+        said = self._experience.refusal(files, backend.name, version) if verdict.ok else ""
+        if not said:
+            return verdict
+        return Verdict(
+            engine=backend.name,
+            support=Support.NO,
+            code=Reason.REFUSED_AT_LOAD,
+            reason=f"{version} failed when it was loaded: {said}",
+            remedy=f"Another version of {backend.name} may do better.",
+        )
 
 
 def _said_of(info: ModelInfo, said: Mapping[str, ModelSettings]) -> ModelSettings:
@@ -159,10 +187,9 @@ def _said_of(info: ModelInfo, said: Mapping[str, ModelSettings]) -> ModelSetting
     return next((said[name] for name in names), NOTHING_SAID)
 
 
-def _entry(
-    info: ModelInfo, backends: Sequence[Backend], wishes: Wishes, settings: ModelSettings
-) -> ModelEntry:
-    verdicts = tuple(backend.verdict(info) for backend in backends)
+def _entry(info: ModelInfo, jury: Jury, wishes: Wishes, settings: ModelSettings) -> ModelEntry:
+    files = fingerprint(info)
+    verdicts = jury.verdicts(info, files)
     return ModelEntry(
         id=info.id,
         info=info,
@@ -170,7 +197,7 @@ def _entry(
         choice=choose(info, verdicts, wishes),
         aliases=(*info.aliases, *settings.aliases),
         settings=settings,
-        fingerprint=fingerprint(info),
+        fingerprint=files,
     )
 
 

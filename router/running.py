@@ -26,7 +26,7 @@ def _instances(instances: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
-    used, seconds = one["resident_bytes"], one["load_seconds"]
+    used, seconds = one["measured_bytes"], one["load_seconds"]
     return (
         one["model"],
         one["engine"],

@@ -18,12 +18,15 @@ from backends.memory import machine_memory
 from router.app import create_app
 from router.catalog import Catalog
 from router.errors import SettingsError
+from router.experience import FILE_NAME, Experience
+from router.gauge import Gauge
 from router.pool import STOP_GRACE_SECONDS, Pool
 from router.registry import Registry
 from router.runtime import runtime_dir
 from router.scheduler import Scheduler
 from router.settings import Settings
 from router.watch import Rescan, Watch
+from router.ways import Ways
 
 log = logging.getLogger("router")
 
@@ -107,7 +110,7 @@ async def _serve(
 ) -> None:
     catalog = Catalog(registry)
     scheduler = Scheduler(
-        settings.memory.resolve(machine_memory().total_bytes),
+        settings.memory.resolve(machine_memory().usable_bytes),
         max_queue=settings.max_queue,
         queue_seconds=settings.queue_seconds,
         clock=time.monotonic,
@@ -118,12 +121,14 @@ async def _serve(
         start_timeout_seconds=settings.start_seconds,
         runtime_dir=folder,
     )
-    async with Pool(backends, scheduler, options, settings.idle_seconds) as pool:
+    experience = Experience(settings.cache_dir / FILE_NAME)
+    ways = Ways(backends, options, experience)
+    async with Pool(ways, scheduler, settings.idle_seconds) as pool:
         server = _Server(_config(settings, catalog, pool))
         ending = Ending(server, pool, settings.drain_seconds)
         ending.listen_to_signals()
         pool.preload(entry for entry in registry.servable if entry.settings.preload)
-        async with _watching(settings, rescan, catalog, pool):
+        async with _watching(settings, rescan, catalog, pool), Gauge(pool).running():
             await server.serve(sockets=[sock])
         await ending.finished()
 

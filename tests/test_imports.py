@@ -21,16 +21,17 @@ MAY_IMPORT = {
 }
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "table", "preference", "runtime"}),
-    frozenset({"option", "explain"}),
+    frozenset({"errors", "table", "preference", "runtime", "experience"}),
+    frozenset({"option", "explain", "last_words"}),
     frozenset({"model_settings"}),
     frozenset({"settings"}),
     frozenset({"registry"}),
-    frozenset({"catalog", "overview", "portrait", "running"}),
-    frozenset({"policy"}),
+    frozenset({"catalog", "overview", "portrait", "running", "fit"}),
+    frozenset({"policy", "circuit"}),
     frozenset({"scheduler"}),
+    frozenset({"ways", "failures"}),
     frozenset({"pool"}),
-    frozenset({"watch"}),
+    frozenset({"watch", "gauge"}),
     frozenset({"api"}),
     frozenset({"app"}),
     frozenset({"server"}),
@@ -44,7 +45,7 @@ ENGINE_LIBRARIES = frozenset(
 )
 ENGINE_HOMES = ("backends.mlx", "backends.mistral_rs", "backends.workers")
 
-PURE = ("router.policy", "router.scheduler")
+PURE = ("router.policy", "router.circuit", "router.scheduler")
 NOT_PURE = frozenset(
     {"asyncio", "httpx", "httpcore", "h11", "httptools", "starlette", "uvicorn", "anyio", "uvloop",
      "http", "urllib", "socket", "ssl", "threading", "subprocess", "time"}

@@ -73,10 +73,12 @@ class MistralRsBackend:
         one request: it grows with use, so that more are rarely held at once."""
         on_cpu = self._device == "cpu"
         context = context_length(info, options) or 0
+        kv_bytes = (info.kv_bytes_per_token or 0) * context * (2 if on_cpu else 1)
         return Footprint(
             weights_bytes=info.weights_bytes + (_bytes_of_16_bit(info) if on_cpu else 0),
-            kv_bytes=(info.kv_bytes_per_token or 0) * context * (2 if on_cpu else 1),
+            kv_bytes=kv_bytes,
             overhead_bytes=OVERHEAD_BYTES,
+            growing_bytes=kv_bytes,
         )
 
     def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> ServedByChild:

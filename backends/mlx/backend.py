@@ -81,10 +81,12 @@ class MLXBackend:
         fp8 = info.quantization is not None and info.quantization.method == "fp8"
         factor = 2 if fp8 else 1
         context = context_length(info, options) or 0
+        kv_bytes = (info.kv_bytes_per_token or 0) * context
         return Footprint(
             weights_bytes=info.weights_bytes * factor,
-            kv_bytes=(info.kv_bytes_per_token or 0) * context,
+            kv_bytes=kv_bytes,
             overhead_bytes=OVERHEAD_BYTES,
+            growing_bytes=kv_bytes + OVERHEAD_BYTES,
         )
 
     def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> MLXInstance:

@@ -47,15 +47,16 @@ class Engine:
         self._text_thread: ThreadPoolExecutor | None = None
         self._text: Text | None = None
         self._weights: Weights | None = None
+        self._weights_bytes: int | None = None
         self._decoder: Decoder | None = None
         self._feeds: dict[int, Feed[Token]] = {}
         self._decoding = False
 
     @property
     def weights_bytes(self) -> int | None:
-        """What the weights hold in memory now; None when there are none."""
-        weights = self._weights
-        return weights.nbytes if weights else None
+        """What the weights hold in memory now, also while they are read; None when there are
+        none."""
+        return self._weights_bytes
 
     async def load(self) -> None:
         """Read tokenizer and weights; raises whatever mlx-lm says is wrong with them."""
@@ -114,11 +115,14 @@ class Engine:
 
     def _load(self, stop_ids: frozenset[int]) -> Work[None]:
         try:
-            self._weights = yield from load_weights(self._folder)
+            self._weights = yield from load_weights(self._folder, self._count)
             self._decoder = make_decoder(self._weights.network, stop_ids, self._max_rows)
         finally:
             if self._decoder is None:
                 self._free()
+
+    def _count(self, nbytes: int) -> None:
+        self._weights_bytes = nbytes
 
     def _insert(self, feed: Feed[Token], prompt: Prompt, limit: int, sampling: Sampling) -> None:
         assert self._text is not None
@@ -179,5 +183,5 @@ class Engine:
         self._fail_all("was unloaded while it answered")
         if self._decoder is not None:
             self._decoder.close()
-        self._decoder = self._weights = None
+        self._decoder = self._weights = self._weights_bytes = None
         give_back_memory()

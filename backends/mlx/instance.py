@@ -21,6 +21,7 @@ from backends.base import (
 from backends.errors import BadRequestError, EngineBusyError, EngineError, EngineStartError
 from backends.mlx import library
 from backends.mlx.engine import Engine
+from backends.start_failure import start_failure
 from backends.wire.request import CHAT_PATH, TEXT_PATH, GenerationRequest, Sampling, parse
 from backends.wire.response import respond
 
@@ -56,10 +57,12 @@ class MLXInstance:
             state=self._life.state,
             reason=self._life.reason,
             pid=os.getpid(),
-            resident_bytes=self._engine.weights_bytes,
             load_seconds=self._load_seconds,
             last_words=self._words,
         )
+
+    def used_bytes(self) -> int | None:
+        return self._engine.weights_bytes
 
     async def ensure_ready(self) -> None:
         if self._life.state is InstanceState.READY:
@@ -125,10 +128,12 @@ class MLXInstance:
         """mlx-lm's own words go to the log: they name paths, and nobody understands them."""
         if isinstance(error, asyncio.CancelledError | EngineError):
             return error
-        self._words = (f"{type(error).__name__}: {error}",)
-        what = "could not load the model"
         if isinstance(error, TimeoutError):
-            what = f"was not ready after {self._options.start_timeout_seconds:g} s"
-        return EngineStartError(
-            f"mlx {what}.", engine="mlx", model=self.model, last_words=self._words
+            seconds = self._options.start_timeout_seconds
+            return EngineStartError(
+                f"mlx was not ready after {seconds:g} s.", engine="mlx", model=self.model
+            )
+        self._words = (f"{type(error).__name__}: {error}",)
+        return start_failure(
+            "could not load the model", engine="mlx", model=self.model, words=self._words
         )

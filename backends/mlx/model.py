@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,8 @@ class Weights:
     nbytes: int
 
 
-def load_weights(folder: Path) -> Work[Weights]:
-    """Read the weights, a slice at a step.
+def load_weights(folder: Path, count: Callable[[int], None]) -> Work[Weights]:
+    """Read the weights, a slice at a step; `count` hears how many bytes there are so far.
 
     Raises:
         ValueError, OSError: mlx-lm's own reason why the model cannot be loaded.
@@ -61,6 +61,7 @@ def load_weights(folder: Path) -> Work[Weights]:
     for arrays in _slices(network):
         mx.eval(arrays)
         nbytes += sum(array.nbytes for array in arrays)
+        count(nbytes)
         yield
     return Weights(network, nbytes)
 

@@ -131,9 +131,12 @@ def _instance(status: ModelStatus) -> dict[str, Any]:
         "reason": instance.reason,
         "pid": instance.pid,
         "leases": status.leases,
+        "queue": status.queue,
         "reserved_bytes": status.reserved_bytes,
+        "measured_bytes": status.measured_bytes,
+        "weights_bytes": status.weights_bytes,
+        "loading_seconds": status.loading_seconds,
         "pinned": status.pinned,
         "idle_left_seconds": status.idle_left_seconds,
-        "resident_bytes": instance.resident_bytes,
         "load_seconds": instance.load_seconds,
     }

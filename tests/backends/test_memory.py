@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from backends.memory import machine_memory, resident_bytes
+from backends.memory import machine_memory, used_bytes
 
 MEGABYTE = 1024 * 1024
 HOLD = "import sys; held = b'x' * int(sys.argv[1]); print(flush=True); sys.stdin.read()"
@@ -16,7 +16,7 @@ def test_a_machine_has_more_than_is_available() -> None:
 
 
 def test_our_own_memory_is_counted() -> None:
-    own = resident_bytes(os.getpid())
+    own = used_bytes(os.getpid())
     assert own is not None
     assert 5 * MEGABYTE < own < machine_memory().total_bytes
 
@@ -29,7 +29,7 @@ def test_what_descendants_hold_is_counted_too() -> None:
         assert wrapper.stdout is not None
         assert wrapper.stdin is not None
         wrapper.stdout.readline()
-        counted = resident_bytes(wrapper.pid)
+        counted = used_bytes(wrapper.pid)
         assert counted is not None
         assert held < counted < 3 * held
         wrapper.stdin.close()
@@ -38,4 +38,4 @@ def test_what_descendants_hold_is_counted_too() -> None:
 def test_a_process_that_is_gone_holds_nothing() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    assert resident_bytes(process.pid) is None
+    assert used_bytes(process.pid) is None

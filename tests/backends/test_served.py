@@ -18,7 +18,9 @@ from backends.errors import (
     EngineBusyError,
     EngineDiedError,
     EngineError,
+    EngineMemoryError,
     EngineMissingError,
+    EngineRefusedError,
     EngineStartError,
 )
 from backends.proxy import TcpEndpoint
@@ -92,8 +94,9 @@ def test_it_is_ready_once_it_has_generated_a_token(engine: FakeEngine, unix: boo
         assert (status.model, status.engine, status.state) == ("a", "fake", InstanceState.READY)
         assert status.pid is not None
         assert alive(status.pid)
-        assert status.resident_bytes is not None
-        assert status.resident_bytes > 1_000_000
+        used = served.used_bytes()
+        assert used is not None
+        assert used > 1_000_000
         assert status.load_seconds is not None
         assert status.load_seconds > 0
 
@@ -167,7 +170,7 @@ def test_all_callers_of_a_start_that_fails_get_its_error(engine: FakeEngine) -> 
     async def scenario(served: ServedByChild) -> None:
         calls = (served.ensure_ready() for _ in range(5))
         errors = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(error) for error in errors] == [EngineStartError] * 5
+        assert [type(error) for error in errors] == [EngineRefusedError] * 5
 
     life(instance(engine), scenario)
 
@@ -204,20 +207,21 @@ def test_the_server_behind_a_wrapper_is_used_and_stopped(engine: FakeEngine) -> 
 def test_a_start_that_fails_says_why_with_the_last_words(
     engine: FakeEngine, behaviour: dict[str, Any], what: str
 ) -> None:
-    engine.behave(words=["loading", "out of memory"], **behaviour)
+    engine.behave(words=["loading", "no such tensor"], **behaviour)
+    late = what.endswith("1 s.")
 
     async def scenario(served: ServedByChild) -> None:
         error = await failing(served)
-        assert type(error) is EngineStartError
+        assert type(error) is (EngineStartError if late else EngineRefusedError)
         assert (error.message, error.engine, error.model) == (what, "fake", "a")
-        assert error.last_words == ("loading", "out of memory")
+        assert error.last_words == ("loading", "no such tensor")
         assert served.status().last_words == error.last_words
         assert served.status().pid is None
         assert none_alive(engine.pids())
         assert sockets(engine) == []
 
     # An interpreter starts in less than a second, but not on a busy machine.
-    timeout = 1 if what.endswith("1 s.") else 600
+    timeout = 1 if late else 600
     life(instance(engine, start_timeout_seconds=timeout), scenario)
 
 
@@ -229,7 +233,10 @@ def test_words_printed_with_the_last_breath_are_kept(folder: Path) -> None:
         return ["sh", "-c", script, "sh", *dying.command_at(endpoint)]
 
     async def scenario(served: ServedByChild) -> None:
-        assert (await failing(served)).last_words == ("CUDA error: out of memory",)
+        error = await failing(served)
+        assert error.last_words == ("CUDA error: out of memory",)
+        assert type(error) is EngineMemoryError
+        assert error.message == "fake ended at its first token: memory ran out."
 
     life(instance(dying, command=command), scenario)
 
@@ -237,6 +244,7 @@ def test_words_printed_with_the_last_breath_are_kept(folder: Path) -> None:
 def test_a_program_that_is_missing_says_so(engine: FakeEngine) -> None:
     async def scenario(served: ServedByChild) -> None:
         error = await failing(served)
+        assert type(error) is EngineMissingError
         assert error.last_words == ("cannot run /does/not/exist: No such file or directory",)
 
     life(instance(engine, command=lambda _: ["/does/not/exist"]), scenario)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from backends.base import Support, Verdict
+from backends.verdicts import Reason
 from detect.types import ModelInfo
 from router.preference import choose
-from router.registry import BACKEND_ABSENT, ModelEntry
+from router.registry import ModelEntry
 from tests.fake_engine import model
 
 LINUX, MACOS = "linux", "darwin"
@@ -31,7 +32,7 @@ def absent(engine: str) -> Verdict:
     return Verdict(
         engine=engine,
         support=Support.NO,
-        code=BACKEND_ABSENT,
+        code=Reason.BACKEND_ABSENT,
         reason=f"{engine} is not installed",
         remedy=f"Install {engine}.",
     )

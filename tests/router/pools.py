@@ -13,6 +13,7 @@ from backends.base import Backend, InstanceOptions
 from router.pool import Pool
 from router.runtime import runtime_dir
 from router.scheduler import Scheduler
+from router.ways import Ways
 from tests import processes
 from tests.fake_engine import FakeBackend, FakeEngine
 from tests.slack import within
@@ -28,8 +29,7 @@ class Engines(FakeBackend):
 
 @contextlib.asynccontextmanager
 async def pooled(
-    backend: Backend,
-    *,
+    *engines: Backend,
     budget_bytes: int = 100,
     max_queue: int = 64,
     queue_seconds: float = 600.0,
@@ -40,10 +40,11 @@ async def pooled(
     )
     with runtime_dir() as folder:
         options = InstanceOptions(runtime_dir=folder, start_timeout_seconds=start_seconds)
+        backends = {backend.name: backend for backend in engines}
         # An idle uvloop does not hear the alarm that ends a test which waits for ever.
         async with (
             asyncio.timeout(within(10)),
-            Pool({backend.name: backend}, scheduler, options) as pool,
+            Pool(Ways(backends, options), scheduler) as pool,
         ):
             yield pool
 

@@ -40,7 +40,7 @@ class Site:
 
     async def release(self, count: int = 1) -> None:
         """Let gated chunks of the one engine pass."""
-        await fake_engine.release(_only_socket(self.pool.options.runtime_dir), count)
+        await fake_engine.release(_only_socket(self.pool.ways.options.runtime_dir), count)
 
 
 def _only_socket(folder: Path) -> Path:

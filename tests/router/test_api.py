@@ -550,13 +550,16 @@ def test_an_engine_that_fails_before_the_first_byte_is_a_502(
     run(main())
 
 
-def test_an_engine_that_does_not_start_is_a_502_without_its_last_words(fake: Engines) -> None:
-    fake.engine("a").behave(exit_at_start=1, words=["Traceback: cannot open /home/me/secret.py"])
+def test_an_engine_that_does_not_start_is_a_502_with_its_last_words_and_no_path(
+    fake: Engines,
+) -> None:
+    fake.engine("a").behave(exit_at_start=1, words=["cannot open /home/me/secret.gguf: no magic"])
 
     async def main() -> None:
         async with serving(fake, A) as site:
             told = error(await site.chat(asking()), 502, "engine_start_failed")
             assert "a could not be loaded with fake" in told["message"]
+            assert told["engine_said"] == ["cannot open …/secret.gguf: no magic"]
 
     run(main())
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policy import Plan, Resident, make_room
+from router.policy import Plan, Resident, make_room, relieve
 
 
 def resident(key: str, size: int, *, leased: bool = False, used: float = 0.0) -> Resident:
-    return Resident(key=key, reserved_bytes=size, leased=leased, last_used=used)
+    return Resident(key=key, reserved_bytes=size, leased=leased, idle_seconds=10 - used)
 
 
 def test_memory_on_its_way_needs_no_victim() -> None:
@@ -17,6 +17,18 @@ def test_memory_on_its_way_needs_no_victim() -> None:
 def test_the_least_recently_used_idle_instance_goes_first() -> None:
     residents = [resident("new", 10, used=9), resident("old", 10, used=1)]
     assert make_room(10, 0, residents) == Plan(evict=("old",))
+
+
+def test_one_that_takes_long_to_load_may_be_idle_for_longer() -> None:
+    big = Resident(key="big", reserved_bytes=10, leased=False, idle_seconds=60, load_seconds=20)
+    small = Resident(key="small", reserved_bytes=10, leased=False, idle_seconds=30, load_seconds=1)
+    assert make_room(10, 0, [big, small]) == Plan(evict=("small",))
+
+
+def test_relief_takes_what_is_idle_even_where_it_is_not_enough() -> None:
+    residents = [resident("busy", 10, leased=True), resident("idle", 10), resident("old", 10)]
+    assert relieve(5, residents) == ("idle",)
+    assert relieve(50, residents) == ("idle", "old")
 
 
 def test_a_busy_instance_is_claimed_only_when_the_idle_ones_are_not_enough() -> None:
@@ -35,7 +47,8 @@ residents_strategy = st.lists(
         key=st.text(min_size=1, max_size=4),
         reserved_bytes=st.integers(0, 50),
         leased=st.booleans(),
-        last_used=st.floats(0, 100),
+        idle_seconds=st.floats(0, 100),
+        load_seconds=st.floats(0, 100),
     ),
     unique_by=lambda r: r.key,
     max_size=8,

@@ -15,8 +15,10 @@ from backends.base import InstanceOptions, InstanceState
 from backends.served import ServedByChild
 from detect.types import ModelInfo
 from router.errors import (
+    CircuitOpenError,
     ClientGoneError,
     ModelTooBigError,
+    OutOfMemoryError,
     QueueFullError,
     QueueTimeoutError,
     RouterError,
@@ -26,9 +28,10 @@ from router.errors import (
     UnservableModelError,
 )
 from router.pool import Pool
+from router.preference import Choice
 from router.registry import ModelEntry, Registry
 from router.scheduler import SlotState, Waiting
-from tests.router.entries import entry, no
+from tests.router.entries import entry, no, yes
 from tests.router.pools import Engines, alive, family, pooled, stays
 from tests.slack import run
 from tests.waiting import until
@@ -600,5 +603,117 @@ def test_a_refusal_that_meets_a_cancellation_leaves_no_complaint(fake: Engines) 
             del waiter
             gc.collect()
         assert complaints == []
+
+    run(main())
+
+
+# Engines that refuse, starve, and fail again and again
+
+
+class Second(Engines):
+    name = "second"
+
+
+def either(model_id: str) -> ModelEntry:
+    both = replace(entry(model_id, yes("fake"), yes("second")), choice=Choice("fake", "first"))
+    return replace(both, fingerprint=((model_id, 1, 2, 3),))
+
+
+def test_a_model_that_one_engine_refuses_is_run_by_the_next(tmp_path: Path) -> None:
+    first, second = Engines(tmp_path / "1"), Second(tmp_path / "2")
+    first.engine("a").behave(exit_at_start=1, words=["no such tensor"])
+
+    async def main() -> None:
+        async with pooled(first, second) as pool:
+            learned = asyncio.Event()
+            pool.ways.learned = learned.set
+            pids = await asyncio.gather(*(visit(pool, either("a")) for _ in range(3)))
+            assert len(set(pids)) == 1
+            (status,) = pool.status()
+            assert status.engine == "second"
+            assert learned.is_set()
+            pool.follow(Registry([either("a")]))
+            assert leases(pool) == {"a": 0}
+            pool.unload(either("a"))
+            await until(lambda: pool.status() == [])
+            await load(pool, either("a"))
+        assert len(second.engine("a").pids()) == 2
+
+    run(main())
+    assert first.engine("a").pids() == []
+
+
+def test_a_model_that_every_engine_refuses_fails_with_the_last_one_and_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    first, second = Engines(tmp_path / "1"), Second(tmp_path / "2")
+    for engines in (first, second):
+        engines.engine("a").behave(exit_at_start=1, words=["no such tensor"])
+
+    async def main() -> None:
+        async with pooled(first, second) as pool:
+            with pytest.raises(StartFailedError, match="with second") as caught:
+                await load(pool, either("a"))
+            assert caught.value.engine_said == ("no such tensor",)
+            assert pool.scheduler.circuits["a"].failures == 1
+            await load(pool, B)
+
+    run(main())
+
+
+def test_a_start_that_runs_out_of_memory_is_tried_once_more_without_the_idle_ones(
+    fake: Engines,
+) -> None:
+    fake.engine("a").behave(exit_at_canary=1, words=["CUDA error: out of memory"])
+
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            await load(pool, B)
+            async with pool.lease(C, stays):
+                with pytest.raises(OutOfMemoryError):
+                    await load(pool, A)
+                assert leases(pool) == {"c": 1}
+        assert len(fake.engine("a").records("canary")) == 2
+
+    run(main())
+
+
+def test_a_model_that_fails_is_left_alone_and_changed_files_arm_it_again(fake: Engines) -> None:
+    fake.engine("a").behave(exit_at_start=1)
+
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            for _ in range(3):
+                with pytest.raises(StartFailedError):
+                    await load(pool, A)
+            starts = len(fake.engine("a").records("listening"))
+            with pytest.raises(CircuitOpenError, match="failed 3 times in a row"):
+                await load(pool, A)
+            await load(pool, B)
+            assert len(fake.engine("a").records("listening")) == starts
+            fake.engine("a").behave()
+            pool.follow(Registry([A, B]))
+            with pytest.raises(CircuitOpenError):
+                await load(pool, A)
+            pool.follow(Registry([other(A), B]))
+            await load(pool, other(A))
+
+    run(main())
+
+
+def test_what_was_measured_is_remembered_for_the_next_load(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            async with pool.lease(A, stays) as instance:
+                pool.measured({instance: 30})
+                assert pool.status()[0].reserved_bytes == 30
+                pool.measured({instance: 20})
+                assert pool.status()[0].reserved_bytes == 30
+                pool.measured({instance: None})
+                assert pool.status()[0].reserved_bytes == 30
+            pool.unload(A)
+            await until(lambda: pool.status() == [])
+            await load(pool, A)
+            assert pool.status()[0].reserved_bytes == 30
 
     run(main())

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from backends.base import Verdict
+from detect.fingerprint import fingerprint
 from detect.types import ModelInfo, ScanReport, Skipped
 from router.errors import EngineUnavailableError, UnknownModelError, UnservableModelError
+from router.experience import Experience
 from router.model_settings import ModelSettings
 from router.preference import Wishes
 from router.registry import Registry, build
@@ -204,3 +206,13 @@ def test_what_the_user_says_of_a_model_comes_with_it() -> None:
     assert models.resolve("gpt-4o").id == "org/a"
     assert models.resolve("org/a").settings.pin
     assert not models.resolve("b").settings.pin
+
+
+def test_an_engine_that_has_failed_to_load_a_model_is_not_asked_again() -> None:
+    info, taught = model("a"), Experience()
+    taught.refused(fingerprint(info), "llama.cpp", "1", "no such tensor")
+    engines = [Engine("llama.cpp"), Engine("mistral.rs")]
+    (entry,) = build(ScanReport(models=(info,)), engines, experience=taught)
+    refusal = entry.verdicts[0]
+    assert (refusal.code, entry.choice.engine) == ("refused.at_load", "mistral.rs")
+    assert "no such tensor" in refusal.reason

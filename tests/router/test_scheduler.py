@@ -15,6 +15,8 @@ from hypothesis.stateful import (
 )
 
 from router.errors import (
+    CircuitOpenError,
+    EngineFailedError,
     ModelTooBigError,
     QueueFullError,
     QueueTimeoutError,
@@ -32,6 +34,8 @@ from router.scheduler import (
     Stop,
     Waiting,
 )
+
+DEATH = EngineFailedError("it ended")
 
 
 @dataclass
@@ -102,18 +106,220 @@ def test_a_failed_start_tells_everyone_who_waited_and_the_next_request_tries_aga
     error = StartFailedError("no")
     assert s.start_failed("a", error) == [Reject(1, error), Reject(2, error)]
     assert s.reserved_bytes == 0
-    assert s.request(3, "a", 10) == [Start("a")]
+
+
+def failing(s: Scheduler, clock: Clock, times: int) -> None:
+    """Let `a` fail so often in a row, as soon as it may be tried each time."""
+    for number in range(100, 100 + times):
+        if "a" in s.circuits:
+            clock.now = max(clock.now, s.circuits["a"].retry_at)
+        assert s.request(number, "a", 10) == [Start("a")]
+        s.start_failed("a", StartFailedError("no luck"))
+
+
+def test_after_a_failure_the_next_start_waits_a_second_and_others_do_not_notice() -> None:
+    clock = Clock()
+    s = scheduler(budget=20, clock=clock)
+    failing(s, clock, 1)
+    assert s.request(1, "a", 10) == []
+    assert s.queue[1].waiting is Waiting.PAUSE
+    assert s.request(2, "b", 20) == [Start("b")]
+    clock.now = 0.9
+    assert (s.next_deadline, s.expire()) == (1.0, [])
+    clock.now = 1.0
+    s.ready("b")
+    s.release(2)
+    assert s.stopped("b") == [Start("a")]
+
+
+def test_the_pauses_double_up_to_a_minute() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    waits = []
+    for number in range(9):
+        clock.now = s.circuits["a"].retry_at if number else 0.0
+        assert s.request(number, "a", 10) == [Start("a")]
+        s.start_failed("a", StartFailedError("no luck"))
+        waits.append(s.circuits["a"].retry_at - clock.now)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_after_three_failures_requests_fail_at_once_with_the_last_words() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    failing(s, clock, 3)
+    (action,) = s.request(1, "a", 10)
+    assert isinstance(action, Reject)
+    assert isinstance(action.error, CircuitOpenError)
+    assert "no luck" in action.error.message
+    assert action.error.retry_after_seconds == 4
+
+
+def test_an_open_circuit_lets_one_request_try_and_closes_when_it_works() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    failing(s, clock, 3)
+    clock.now = s.circuits["a"].retry_at
+    assert s.request(1, "a", 10) == [Start("a")]
+    (action,) = s.request(2, "a", 10)
+    assert isinstance(action, Reject)
+    assert s.ready("a") == [Grant(1, "a")]
+    assert s.request(3, "a", 10) == [Grant(3, "a")]
+
+
+def test_a_model_that_dies_of_every_request_is_left_alone_as_well() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    for number in range(3):
+        s.request(number, "a", 10)
+        clock.now = max(clock.now, s.circuits["a"].retry_at if "a" in s.circuits else 0.0)
+        s.expire()
+        s.ready("a")
+        s.died("a", DEATH)
+        s.stopped("a")
+    (action,) = s.request(4, "a", 10)
+    assert isinstance(action, Reject)
+    assert isinstance(action.error, CircuitOpenError)
+
+
+def test_an_answer_ends_the_row_of_failures() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    failing(s, clock, 3)
+    clock.now = s.circuits["a"].retry_at
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.release(1, answered=True)
+    s.died("a", DEATH)
+    assert s.circuits["a"].failures == 1
+
+
+def test_who_waits_when_the_circuit_opens_is_told() -> None:
+    clock = Clock()
+    s = scheduler(budget=10, clock=clock)
+    failing(s, clock, 2)
+    clock.now = 10
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.request(2, "b", 10)
+    s.request(3, "a", 10)
+    stop, rejection = s.died("a", DEATH)
+    assert stop == Stop("a")
+    assert isinstance(rejection, Reject)
+    assert rejection.ticket == 3
+
+
+def test_one_that_died_after_a_steady_life_starts_the_count_anew() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    failing(s, clock, 3)
+    clock.now = 100
+    s.request(1, "a", 10)
+    s.ready("a")
+    clock.now = 200
+    s.died("a", DEATH)
+    assert s.circuits["a"].failures == 1
+
+
+def test_other_files_arm_it_again() -> None:
+    clock = Clock()
+    s = scheduler(clock=clock)
+    failing(s, clock, 3)
+    assert s.rearm("a") == []
+    assert s.request(1, "a", 10) == [Start("a")]
+
+
+def test_another_way_to_run_it_is_tried_for_those_who_wait() -> None:
+    s = scheduler(budget=20)
+    s.request(1, "a", 10)
+    assert s.start_again("a", 15) == [Start("a")]
+    assert s.reserved_bytes == 15
+    assert s.ready("a") == [Grant(1, "a")]
+
+
+def test_a_start_that_ran_out_of_memory_is_tried_once_all_that_is_idle_has_left() -> None:
+    s = scheduler(budget=30)
+    s.request(1, "busy", 10)
+    s.request(2, "idle", 5)
+    s.ready("busy")
+    s.ready("idle")
+    s.release(2)
+    s.request(3, "a", 10)
+    assert s.start_alone("a") == [Stop("idle")]
+    assert s.stopped("idle") == [Start("a")]
+    assert s.slots["a"].reserved_bytes == 20
+    assert s.start_alone("a") is None
+
+
+# Measured
+
+
+def test_what_was_thought_is_corrected_by_what_is_measured() -> None:
+    s = scheduler(budget=20)
+    s.request(1, "a", 15)
+    s.ready("a")
+    s.request(2, "b", 10)
+    assert s.measured("a", 8) == [Start("b")]
+    assert s.reserved_bytes == 18
+
+
+def test_one_that_takes_more_than_was_thought_makes_the_idle_leave_and_not_the_busy() -> None:
+    s = scheduler(budget=20)
+    for number, key in enumerate(("a", "b")):
+        s.request(number, key, 10)
+        s.ready(key)
+    s.release(0)
+    assert s.measured("b", 12) == [Stop("a")]
+    assert s.measured("b", 30) == []
+    s.stopped("a")
+    assert s.request(3, "a", 10) == []
+    assert s.queue[3].waiting is Waiting.MEMORY
+
+
+def test_a_short_machine_takes_no_new_model_beside_others() -> None:
+    s = scheduler(budget=100)
+    s.request(1, "a", 10)
+    s.ready("a")
+    assert s.machine(room_bytes=5, short_bytes=0) == []
+    assert s.request(2, "b", 10) == []
+    assert s.machine(room_bytes=10, short_bytes=0) == [Start("b")]
+
+
+def test_a_short_machine_makes_what_is_idle_leave_for_a_new_model() -> None:
+    s = scheduler(budget=100)
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.release(1)
+    s.machine(room_bytes=-20, short_bytes=0)
+    assert s.request(2, "b", 50) == [Stop("a")]
+    assert s.stopped("a") == [Start("b")]
+
+
+def test_a_machine_that_others_have_filled_does_not_keep_the_only_model_out() -> None:
+    s = scheduler(budget=100)
+    s.machine(room_bytes=-20, short_bytes=20)
+    assert s.request(1, "a", 10) == [Start("a")]
+
+
+def test_a_machine_that_is_badly_short_makes_the_idle_leave() -> None:
+    s = scheduler(budget=100)
+    for number, key in enumerate(("a", "b")):
+        s.request(number, key, 10)
+        s.ready(key)
+    s.release(0)
+    assert s.machine(room_bytes=-30, short_bytes=20) == [Stop("a")]
 
 
 def test_a_dead_instance_is_cleared_away_and_started_again_on_demand() -> None:
     s = scheduler(budget=10)
     s.request(1, "a", 10)
     s.ready("a")
-    assert s.died("a") == [Stop("a")]
+    assert s.died("a", DEATH) == [Stop("a")]
     assert s.request(2, "a", 10) == []
-    assert s.queue[2].waiting is Waiting.UNLOADING
+    assert [ticket.waiting for ticket in s.queue.values()] == [Waiting.UNLOADING]
     assert s.release(1) == []
-    assert s.stopped("a") == [Start("a")]
+    assert s.stopped("a") == []
+    assert [ticket.waiting for ticket in s.queue.values()] == [Waiting.PAUSE]
 
 
 def test_a_model_bigger_than_the_budget_is_refused_before_anything_is_evicted() -> None:
@@ -331,6 +537,7 @@ class RandomLife(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case Start(key):
+                    assert self.scheduler.reserved_bytes <= self.scheduler.budget_bytes
                     assert key not in self.starting | self.running | self.stopping
                     self.starting.add(key)
                 case Stop(key):
@@ -365,6 +572,36 @@ class RandomLife(RuleBasedStateMachine):
             self.ended.add(number)
         self.perform(actions)
 
+    @rule(key=st.sampled_from(sorted(SIZES)), size=st.integers(1, 20))
+    def measure(self, key: str, size: int) -> None:
+        self.perform(self.scheduler.measured(key, size))
+
+    @rule(room=st.integers(-20, 20), short=st.integers(0, 20))
+    def look_at_the_machine(self, room: int, short: int) -> None:
+        self.perform(self.scheduler.machine(room, short))
+
+    @rule(key=st.sampled_from(sorted(SIZES)))
+    def rearm(self, key: str) -> None:
+        self.perform(self.scheduler.rearm(key))
+
+    @rule(pick=st.integers(0, 4), size=st.integers(1, 12))
+    def start_in_another_way(self, pick: int, size: int) -> None:
+        if not self.starting:
+            return
+        key = sorted(self.starting)[pick % len(self.starting)]
+        self.starting.discard(key)
+        self.perform(self.scheduler.start_again(key, size))
+
+    @rule(pick=st.integers(0, 4))
+    def run_out_of_memory(self, pick: int) -> None:
+        if not self.starting:
+            return
+        key = sorted(self.starting)[pick % len(self.starting)]
+        actions = self.scheduler.start_alone(key)
+        if actions is not None:
+            self.starting.discard(key)
+            self.perform(actions)
+
     @rule(pick=st.integers(0, 4), works=st.booleans())
     def finish_start(self, pick: int, works: bool) -> None:
         if not self.starting:
@@ -396,7 +633,7 @@ class RandomLife(RuleBasedStateMachine):
             return
         key = sorted(self.running)[pick % len(self.running)]
         self.dead.add(key)
-        self.perform(self.scheduler.died(key))
+        self.perform(self.scheduler.died(key, DEATH))
 
     @rule(key=st.sampled_from(sorted(SIZES)))
     def change(self, key: str) -> None:
@@ -420,7 +657,6 @@ class RandomLife(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         s = self.scheduler
-        assert s.reserved_bytes <= s.budget_bytes
         assert set(s.slots) == self.starting | self.running | self.stopping
         assert set(s.queue) == self.open
         assert len(s.queue) <= s.max_queue
@@ -430,9 +666,13 @@ class RandomLife(RuleBasedStateMachine):
         """No starvation: once everyone who was served leaves, everyone who waits is served."""
         if not hasattr(self, "scheduler"):
             return
+        for ticket in self.scheduler.queue.values():
+            ticket.deadline = float("inf")
         for _ in range(200):
             if not self.open:
                 break
+            self.clock.now += 1.0
+            self.perform(self.scheduler.expire())
             for key in sorted(self.starting):
                 self.starting.discard(key)
                 self.running.add(key)

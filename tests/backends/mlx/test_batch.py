@@ -33,7 +33,7 @@ def finished(work: Any) -> Any:
 class Loaded:
     def __init__(self, folder: Path) -> None:
         self.text = Text(folder)
-        self.weights: Weights = finished(load_weights(folder))
+        self.weights: Weights = finished(load_weights(folder, lambda _: None))
 
     def prompt(self, question: str) -> list[int]:
         return self.text.prompt(GenerationRequest(messages=(d.user(question),))).ids

@@ -40,7 +40,7 @@ def test_one_load_serves_all_who_wait_for_it(variant: Variant) -> None:
         assert status.state is InstanceState.READY
         assert status.engine == "mlx"
         assert status.load_seconds
-        assert status.resident_bytes
+        assert instance.used_bytes()
 
     with_instance(variant("mlx-4bit"), scenario)
 
@@ -63,7 +63,7 @@ def test_a_stopped_one_holds_nothing_and_can_be_started_again(variant: Variant) 
             await instance.ensure_ready()
             await asyncio.gather(instance.stop(1), instance.stop(1))
             assert instance.status().state is InstanceState.STOPPED
-            assert not instance.status().resident_bytes
+            assert not instance.used_bytes()
 
     with_instance(variant("mlx-4bit"), scenario)
 
