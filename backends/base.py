@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -80,6 +81,21 @@ class Installation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long an engine that has a request may be silent, in seconds; infinite by default."""
+
+    first_seconds: float = math.inf
+    """Until the answer begins: loading the prompt takes its time."""
+    next_seconds: float = math.inf
+    """Between two pieces of an answer."""
+    stall_seconds: float = math.inf
+    """Without computing anything either."""
+
+
+ENDLESS = Patience()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceOptions:
     """What the user may set for one served model, the same for every engine."""
 
@@ -88,6 +104,7 @@ class InstanceOptions:
     parallel: int = 4
     """Requests the engine should decode at once, where it can."""
     start_timeout_seconds: float = 600.0
+    patience: Patience = ENDLESS
     runtime_dir: Path = field(default_factory=lambda: Path())
     """A private (0700) folder for sockets; the pool owns it."""
 

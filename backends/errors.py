@@ -5,7 +5,8 @@ EngineError                     what an engine, or the lack of one, did to a req
 │   ├── EngineRefusedError      … because of this model: another engine may run it
 │   └── EngineMemoryError       … because memory ran out: less beside it may help
 ├── EngineDiedError             it ended while it was needed
-│   └── EngineGoneError         … before it was asked: another one can be, instead
+│   ├── EngineGoneError         … before it was asked: another one can be, instead
+│   └── EngineSilentError       it said nothing for longer than allowed
 ├── EngineBusyError             it is stopping or draining; asking again helps
 ├── EngineProtocolError         its answer is not what the interface promises
 └── BadRequestError             the request itself cannot be served; `param` names the field
@@ -63,6 +64,10 @@ class EngineDiedError(EngineError):
 
 class EngineGoneError(EngineDiedError):
     """Nothing of the request has reached the engine."""
+
+
+class EngineSilentError(EngineDiedError):
+    code = "engine.silent"
 
 
 class EngineBusyError(EngineError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,14 @@ from typing import Any
 import httpx
 
 from backends.asgi import unless_disconnected, whole_body
-from backends.base import Message, Receive, Scope, Send
-from backends.errors import EngineDiedError, EngineError, EngineGoneError, EngineProtocolError
+from backends.base import ENDLESS, Message, Patience, Receive, Scope, Send
+from backends.errors import (
+    EngineDiedError,
+    EngineError,
+    EngineGoneError,
+    EngineProtocolError,
+    EngineSilentError,
+)
 
 CONNECT_SECONDS = 5.0
 EVENT_BOUNDARY = b"\n\n"
@@ -71,24 +78,25 @@ class Proxy:
     """Forwards requests to the engine behind `endpoint`.
 
     Nothing is decoded, joined or split. A client that leaves closes the engine's connection at
-    once. `idle_seconds` bounds the silence between two pieces of an answer; None waits for ever.
+    once. `patience` bounds the silence before and within an answer.
 
     Raises, before the first byte of an answer only:
         EngineGoneError: there is nobody to connect to.
         EngineDiedError: the connection ended without an answer.
+        EngineSilentError: there was none in time.
         EngineProtocolError: the answer is not HTTP, or a redirect.
     After the first byte a stream ends with an error event and the raised error, so that the
     server cuts the connection.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, engine: str, model: str, idle_seconds: float | None = None
+        self, endpoint: Endpoint, *, engine: str, model: str, patience: Patience = ENDLESS
     ) -> None:
         self._endpoint = endpoint
         self._transport = endpoint.transport()
         self._engine = engine
         self._model = model
-        self._idle_seconds = idle_seconds
+        self._patience = patience
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -135,7 +143,7 @@ class Proxy:
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         try:
-            async with asyncio.timeout(self._idle_seconds):
+            async with asyncio.timeout(_bound(self._patience.first_seconds)):
                 return await self._transport.handle_async_request(request)
         except httpx.ConnectError as error:
             raise EngineGoneError(
@@ -143,7 +151,9 @@ class Proxy:
                 engine=self._engine,
                 model=self._model,
             ) from error
-        except (httpx.NetworkError, httpx.TimeoutException, TimeoutError) as error:
+        except TimeoutError as error:
+            raise self._silent(self._patience.first_seconds, "--first-token-seconds") from error
+        except (httpx.NetworkError, httpx.TimeoutException) as error:
             raise self._died() from error
         except httpx.RemoteProtocolError as error:
             if "disconnected" in str(error):
@@ -157,7 +167,7 @@ class Proxy:
                 end = (end + chunk)[-len(EVENT_BOUNDARY) :]
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except (httpx.TransportError, TimeoutError) as error:
-            failure = self._died()
+            failure = self._failure(error)
             if response.headers.get("content-type", "").startswith("text/event-stream"):
                 # An event that was cut in the middle must not swallow this one.
                 event = (b"" if end == EVENT_BOUNDARY else EVENT_BOUNDARY) + error_event(failure)
@@ -171,12 +181,25 @@ class Proxy:
         chunks = aiter(response.stream)
         while True:
             try:
-                async with asyncio.timeout(self._idle_seconds):
+                async with asyncio.timeout(_bound(self._patience.next_seconds)):
                     chunk = await anext(chunks)
             except StopAsyncIteration:
                 return
             if chunk:
                 yield chunk
+
+    def _failure(self, error: Exception) -> EngineDiedError:
+        if isinstance(error, TimeoutError):
+            return self._silent(self._patience.next_seconds, "--next-token-seconds")
+        return self._died()
+
+    def _silent(self, seconds: float, option: str) -> EngineSilentError:
+        return EngineSilentError(
+            f"{self._engine} said nothing for {seconds:g} s while it answered with {self._model}; "
+            f"{option} allows more.",
+            engine=self._engine,
+            model=self._model,
+        )
 
     def _died(self) -> EngineDiedError:
         return EngineDiedError(
@@ -195,6 +218,10 @@ def error_event(error: EngineError) -> bytes:
     """A server-sent event with OpenAI's error object: the last a cut stream shows."""
     body = {"message": error.message, "type": "server_error", "param": None, "code": error.code}
     return b"data: " + json.dumps({"error": body}).encode() + b"\n\n"
+
+
+def _bound(seconds: float) -> float | None:
+    return None if math.isinf(seconds) else seconds
 
 
 def _timeouts() -> dict[str, dict[str, float | None]]:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from backends.errors import (
 )
 from backends.guard import CANNOT_RUN
 from backends.proxy import Endpoint, Proxy, TcpEndpoint, UnixEndpoint
+from backends.pulse import Pulse, computed_seconds
 from backends.start_failure import start_failure
 
 log = logging.getLogger("router.engine")
@@ -64,7 +66,6 @@ class Service:
     health_path: str = "/health"
     canary_path: str = "/v1/completions"
     canary: dict[str, Any]
-    idle_seconds: float | None = None
 
 
 class ServedByChild:
@@ -83,7 +84,8 @@ class ServedByChild:
         self._child: Child | None = None
         self._proxy: Proxy | None = None
         self._start: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
+        self._pulse = Pulse()
         self._failed = asyncio.Event()
         self._load_seconds: float | None = None
         self._words: tuple[str, ...] = ()
@@ -134,7 +136,8 @@ class ServedByChild:
         proxy = self._proxy
         if proxy is None or self._life.state is not InstanceState.READY:
             raise self._death()
-        await proxy(scope, receive, send)
+        with self._pulse.request(send) as heard:
+            await proxy(scope, receive, heard)
 
     # Starting
 
@@ -155,9 +158,13 @@ class ServedByChild:
             if failure is error:
                 raise
             raise failure from error
+        assert self._child is not None
         self._load_seconds = time.monotonic() - began
         self._life.to(InstanceState.READY)
-        self._watch = asyncio.create_task(self._watch_child())
+        self._watches = [
+            asyncio.create_task(self._watch_child(self._child)),
+            asyncio.create_task(self._watch_pulse(self._child)),
+        ]
 
     async def _start_child(self) -> None:
         for attempt in range(PORT_TRIES):
@@ -167,7 +174,7 @@ class ServedByChild:
                 endpoint,
                 engine=self._service.engine,
                 model=self.model,
-                idle_seconds=self._service.idle_seconds,
+                patience=self._options.patience,
             )
             if await self._listens(endpoint):
                 return
@@ -247,11 +254,20 @@ class ServedByChild:
 
     # Ending
 
-    async def _watch_child(self) -> None:
-        assert self._child is not None
-        status = await asyncio.shield(self._child.exited)
+    async def _watch_child(self, child: Child) -> None:
+        status = await asyncio.shield(child.exited)
+        self._fail(f"it ended with status {status}")
+
+    async def _watch_pulse(self, child: Child) -> None:
+        """One that has deadlocked is ended, which fails its requests."""
+        computed = partial(computed_seconds, child.pid)
+        silent = await self._pulse.lost(self._options.patience, computed)
+        self._fail(f"it did nothing for {silent:.0f} s with requests to answer")
+        await child.stop(0.0)
+
+    def _fail(self, reason: str) -> None:
         if self._life.state is InstanceState.READY:
-            self._life.to(InstanceState.FAILED, f"it ended with status {status}")
+            self._life.to(InstanceState.FAILED, reason)
             self._failed.set()
 
     async def _stop(self, grace_seconds: float) -> None:
@@ -272,8 +288,8 @@ class ServedByChild:
         Returns the status that it had ended with before.
         """
         child, proxy = self._child, self._proxy
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         status = None if child is None or child.running else child.exited.result()
         if child is not None:
             await child.stop(grace_seconds)

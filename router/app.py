@@ -24,6 +24,7 @@ from router.api.admin import (
 from router.api.answer import ErrorBoundary
 from router.api.gate import Gate
 from router.api.openai import Completions, Models
+from router.api.progress import Progress
 from router.catalog import Catalog
 from router.errors import MethodNotAllowedError, RouterError, UnknownPathError
 from router.pool import Pool
@@ -31,8 +32,9 @@ from router.settings import Settings
 
 
 def create_app(settings: Settings, catalog: Catalog, pool: Pool) -> Starlette:
-    chat = Completions(catalog, pool, "messages", settings.max_body)
-    text = Completions(catalog, pool, "prompt", settings.max_body)
+    progress = Progress(settings.load_progress)
+    chat = Completions(catalog, pool, "messages", settings.max_body, progress)
+    text = Completions(catalog, pool, "prompt", settings.max_body, progress)
     models, all_models = Models(catalog), AllModels(catalog)
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Backend, Installation, InstanceOptions
+from backends.memory import machine_memory
 from detect.cache import FILE_NAME, Cache
 from detect.errors import DetectError
 from detect.types import ScanReport
@@ -30,6 +31,7 @@ from router.registry import ModelEntry, Registry, build
 from router.running import running
 from router.settings import Settings
 from router.table import printable, table
+from router.ways import Ways
 
 log = logging.getLogger("router")
 
@@ -105,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="what one model is, and why")
     inspect.add_argument("target", metavar="MODEL_OR_DIR", help="a folder, a file or a model's id")
-    settings.add_flags(inspect, *LIST_OPTIONS, "context_length")
+    settings.add_flags(inspect, *LIST_OPTIONS, "context_length", "memory")
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(command=_inspect)
 
@@ -259,9 +261,12 @@ def _memory(
 ) -> dict[str, int] | None:
     if entry.choice.engine is None:
         return None
-    options = InstanceOptions(context_length=chosen.context_length)
-    footprint = backends[entry.choice.engine].footprint(entry.info, options)
+    options = InstanceOptions(context_length=chosen.context_length, parallel=chosen.parallel)
+    ways = Ways(backends, options, _experience(chosen))
+    footprint, needed = ways.footprint(entry), ways.needed_bytes(entry)
     return {
+        "needed": needed,
+        "budget": chosen.memory.resolve(machine_memory().usable_bytes),
         "weights": footprint.weights_bytes,
         "kv": footprint.kv_bytes,
         "overhead": footprint.overhead_bytes,

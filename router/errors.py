@@ -17,7 +17,8 @@ RouterError                     has a status, a type and a code in OpenAI's term
 ├── CircuitOpenError       503  it failed several times in a row, and is left alone for a while
 ├── StartFailedError       502  the engine did not become ready
 │   └── OutOfMemoryError   503  … because memory ran out although the budget had it
-└── EngineFailedError      502  the engine ended, or answered with something else than HTTP
+├── EngineFailedError      502  the engine ended, or answered with something else than HTTP
+└── EngineSilentError      504  the engine did not begin its answer in time
 SettingsError                   the settings cannot be honoured (exit 2)
 ClientGoneError                 nobody is left to answer; never rendered
 
@@ -36,6 +37,7 @@ from backends.errors import (
     EngineError,
     EngineMissingError,
 )
+from backends.errors import EngineSilentError as BackendSilentError
 
 
 class RouterError(Exception):
@@ -159,6 +161,10 @@ class EngineFailedError(RouterError):
     status, type, code = 502, "server_error", "engine_failed"
 
 
+class EngineSilentError(RouterError):
+    status, type, code = 504, "server_error", "engine_silent"
+
+
 class SettingsError(Exception):
     """One sentence that names the option and what it takes."""
 
@@ -183,6 +189,8 @@ def as_router_error(error: BaseException) -> RouterError:
             return busy
         case EngineMissingError():
             return EngineUnavailableError(error.message, ())
+        case BackendSilentError():
+            return EngineSilentError(error.message)
         case EngineError():
             return EngineFailedError(error.message)
         case _:

@@ -12,7 +12,9 @@ from router.option import (
     ENGINE_NAMES,
     option_field,
     parse_engine,
+    parse_positive,
     parse_seconds,
+    parse_share,
     parse_switch,
     parse_tokens,
     read_table,
@@ -36,9 +38,41 @@ class ModelSettings:
     idle_seconds: float | None = option_field(
         None, "Unload it after so long without use; 0 never does.", parse_seconds, "SECONDS"
     )
+    temperature: float | None = option_field(
+        None,
+        "Sampling, where a request does not say; likewise the next ones.",
+        parse_share(0, 5),
+        "N",
+    )
+    top_p: float | None = option_field(None, "As OpenAI has it.", parse_share(0, 1), "N")
+    top_k: int | None = option_field(None, "Most candidates for a token.", parse_positive, "N")
+    min_p: float | None = option_field(
+        None, "Least share of the likeliest token's chance.", parse_share(0, 1), "N"
+    )
+    repeat_penalty: float | None = option_field(
+        None, "Above 1, repeated tokens get less likely.", parse_share(0.01, 10), "N"
+    )
+    presence_penalty: float | None = option_field(
+        None, "As OpenAI has it.", parse_share(-2, 2), "N"
+    )
+    frequency_penalty: float | None = option_field(
+        None, "As OpenAI has it.", parse_share(-2, 2), "N"
+    )
+    max_tokens: int | None = option_field(None, "Longest answer.", parse_tokens, "TOKENS")
     pin: bool = option_field(False, "Never unload it for another model.", parse_switch, "YES|NO")
     preload: bool = option_field(False, "Load it when the daemon starts.", parse_switch, "YES|NO")
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Fields of a request, with the values that it has if it does not say."""
+        said = {name: getattr(self, name) for name in SAMPLING}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+SAMPLING = (
+    "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty",
+    "frequency_penalty", "max_tokens",
+)  # fmt: skip
 
 NOTHING_SAID = ModelSettings(id="")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from router.preference import ModelClass
 
 ENGINE_NAMES = ("mlx", "llama.cpp", "mistral.rs")
 CLASS_NAMES = tuple(ModelClass)
+PROGRESS_KINDS = ("off", "comments", "reasoning")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _SCALE = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -111,11 +113,30 @@ def parse_positive(text: str) -> int:
     return number
 
 
+def parse_share(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise ValueError(f"takes a number between {least:g} and {most:g}")
+        return number
+
+    return parse
+
+
 def parse_seconds(text: str) -> float:
     seconds = float(text)
     if not seconds >= 0:
         raise ValueError("takes a number of seconds")
     return seconds
+
+
+def parse_progress(text: str) -> str:
+    if (kind := text.lower()) not in PROGRESS_KINDS:
+        raise ValueError(f"takes one of {', '.join(PROGRESS_KINDS)}")
+    return kind
 
 
 def parse_level(text: str) -> str:

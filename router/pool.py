@@ -16,6 +16,7 @@ from backends.base import Instance, InstanceStatus
 from backends.errors import EngineMemoryError, EngineRefusedError
 from router import explain, failures
 from router.errors import ClientGoneError, ModelBusyError, RouterError, UnknownModelError
+from router.keep_alive import KeepAlive
 from router.registry import ModelEntry, Registry
 from router.scheduler import Action, Grant, Reject, Scheduler, SlotState, Start, Stay, Stop
 from router.ways import Ways, log_correction
@@ -51,6 +52,26 @@ class ModelStatus:
     instance: InstanceStatus
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """One request that waits: for what, and for how long already."""
+
+    model: str
+    reason: str
+    needed_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failing:
+    """A model that has failed: how often in a row, why at last, and when it may be tried again."""
+
+    model: str
+    failures: int
+    reason: str
+    retry_seconds: float
+
+
 @dataclass(slots=True)
 class _Running:
     """An instance and the tasks that belong to it. `entry` is what the registry says of its model,
@@ -68,14 +89,15 @@ class _Running:
 class Lease:
     """The right to use one instance: `async with pool.lease(entry, gone) as instance`."""
 
-    def __init__(self, pool: Pool, entry: ModelEntry, gone: Gone) -> None:
+    def __init__(self, pool: Pool, entry: ModelEntry, gone: Gone, stay: Stay) -> None:
         self._pool = pool
         self._entry = entry
         self._gone = gone
+        self._stay = stay
         self._number = next(pool.numbers)
 
     async def __aenter__(self) -> Instance:
-        return await self._pool.admit(self._number, self._entry, self._gone)
+        return await self._pool.admit(self._number, self._entry, self._gone, self._stay)
 
     async def __aexit__(
         self,
@@ -127,13 +149,13 @@ class Pool:
 
     # Leases
 
-    def lease(self, entry: ModelEntry, gone: Gone) -> Lease:
-        """The instance of `entry`, loaded if need be.
+    def lease(self, entry: ModelEntry, gone: Gone, keep_alive: KeepAlive | None = None) -> Lease:
+        """The instance of `entry`, loaded if need be; `keep_alive` says how long it stays.
 
         Entering raises `RouterError` when it is refused or fails to load, and `ClientGoneError`
         when `gone` returns first.
         """
-        return Lease(self, entry, gone)
+        return Lease(self, entry, gone, self._stay(entry, keep_alive))
 
     async def load(self, entry: ModelEntry) -> None:
         """Have it ready; raises what a request for it would."""
@@ -164,12 +186,14 @@ class Pool:
             raise ModelBusyError(f"{entry.id} is in use; ask again when it is idle.", param="model")
         self._perform(self.scheduler.retire(entry.id))
 
-    def _stay(self, entry: ModelEntry) -> Stay:
+    def _stay(self, entry: ModelEntry, asked: KeepAlive | None) -> Stay:
+        if asked is not None:
+            return Stay(asked.seconds, entry.settings.pin)
         own = entry.settings.idle_seconds
         seconds = self.idle_seconds if own is None else own
         return Stay(seconds or None, entry.settings.pin)
 
-    async def admit(self, number: int, entry: ModelEntry, gone: Gone) -> Instance:
+    async def admit(self, number: int, entry: ModelEntry, gone: Gone, stay: Stay) -> Instance:
         """Wait for ticket `number` to be granted; on any other end it is withdrawn."""
         way = self.ways.way(entry)
         error = self.ways.too_big(way, self.scheduler.budget_bytes)
@@ -180,7 +204,7 @@ class Pool:
         self._tickets[number] = granted
         self._entries[entry.id] = entry
         try:
-            self._perform(self.scheduler.request(number, entry.id, needed, self._stay(entry)))
+            self._perform(self.scheduler.request(number, entry.id, needed, stay))
             return await _unless(gone, granted)
         except BaseException:
             if granted.done():
@@ -224,6 +248,30 @@ class Pool:
         slots = self.scheduler.slots
         return [self._status(key, r) for key, r in self._running.items() if key in slots]
 
+    def waits(self) -> list[Wait]:
+        now = time.monotonic()
+        return [
+            Wait(
+                model=t.key,
+                reason=t.waiting.value,
+                needed_bytes=t.needed_bytes,
+                seconds=now - t.since,
+            )
+            for t in self.scheduler.queue.values()
+        ]
+
+    def failing(self) -> list[Failing]:
+        now = time.monotonic()
+        return [
+            Failing(
+                model=key,
+                failures=circuit.failures,
+                reason=circuit.because.message,
+                retry_seconds=max(0.0, circuit.retry_at - now),
+            )
+            for key, circuit in self.scheduler.circuits.items()
+        ]
+
     def _status(self, key: str, running: _Running) -> ModelStatus:
         slot = self.scheduler.slots[key]
         starting = slot.state is SlotState.STARTING
@@ -241,6 +289,14 @@ class Pool:
             idle_left_seconds=_left(slot.leaves_at),
             instance=running.instance.status(),
         )
+
+    def progress(self, key: str) -> str:
+        """What those who wait for a model are told."""
+        slot, running = self.scheduler.slots.get(key), self._running.get(key)
+        if slot is None or running is None or slot.state is not SlotState.STARTING:
+            waits = [t.waiting for t in self.scheduler.queue.values() if t.key == key]
+            return f"{key} waits for {waits[0]}." if waits else f"{key} is ready."
+        return f"{key} is loading, {_so_far(running)}."
 
     # Memory
 
@@ -472,13 +528,15 @@ async def _progress_told(running: _Running) -> AsyncIterator[None]:
 async def _tell_progress(running: _Running) -> None:
     while True:
         await asyncio.sleep(PROGRESS_SECONDS)
-        held, weights = running.measured_bytes, running.way.info.weights_bytes
-        log.info(
-            "%s: still loading, %.0f s so far%s",
-            running.way.id,
-            time.monotonic() - running.began,
-            f", {explain.size(min(held, weights))} of {explain.size(weights)}" if held else "",
-        )
+        log.info("%s: still loading, %s", running.way.id, _so_far(running))
+
+
+def _so_far(running: _Running) -> str:
+    seconds = f"{time.monotonic() - running.began:.0f} s so far"
+    held, weights = running.measured_bytes, running.way.info.weights_bytes
+    if not held:
+        return seconds
+    return f"{seconds}, {explain.size(min(held, weights))} of {explain.size(weights)}"
 
 
 def _same(entry: ModelEntry, running: _Running) -> bool:

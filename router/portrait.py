@@ -47,8 +47,20 @@ def _facts(entry: ModelEntry, memory: Mapping[str, int] | None) -> list[tuple[st
         ("chat template", _yes(info.chat_template) + (", with tools" if info.tools else "")),
     ]
     if memory is not None:
-        rows.append(("memory", f"about {explain.size(memory['total'])} when loaded"))
+        rows.append(("memory", _memory(memory)))
     return rows
+
+
+def _memory(memory: Mapping[str, int]) -> str:
+    size = explain.size
+    needed, budget, estimate = memory["needed"], memory["budget"], memory["total"]
+    parts = ", ".join(f"{name} {size(memory[name])}" for name in ("weights", "kv", "overhead"))
+    text = f"about {size(estimate)} when loaded ({parts})"
+    if needed != estimate:
+        text = f"{size(needed)} when it was loaded last; estimated were {size(estimate)} ({parts})"
+    if needed > budget:
+        text += f"; all models may take {size(budget)}: {size(needed - budget)} too much"
+    return text
 
 
 def _verdict_row(verdict: Verdict) -> tuple[str, str, str]:

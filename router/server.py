@@ -119,6 +119,7 @@ async def _serve(
         context_length=settings.context_length,
         parallel=settings.parallel,
         start_timeout_seconds=settings.start_seconds,
+        patience=settings.patience,
         runtime_dir=folder,
     )
     experience = Experience(settings.cache_dir / FILE_NAME)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.base import Patience
 from router.errors import SettingsError
 from router.model_settings import ModelSettings, model_settings
 from router.option import (
@@ -27,6 +29,7 @@ from router.option import (
     parse_path,
     parse_port,
     parse_positive,
+    parse_progress,
     parse_seconds,
     parse_size,
     parse_switch,
@@ -135,6 +138,32 @@ class Settings:
     start_seconds: float = option_field(
         600.0, "Longest time an engine may take to load a model.", parse_seconds, "SECONDS"
     )
+    load_progress: str = option_field(
+        "off",
+        "Tell those who stream how their model loads: in comments of the stream, or as reasoning; "
+        "off, unless they ask by the header X-Router-Progress.",
+        parse_progress,
+        "HOW",
+    )
+    first_token_seconds: float = option_field(
+        3600.0,
+        "Longest time until an engine begins its answer; 0 waits for ever.",
+        parse_seconds,
+        "SECONDS",
+    )
+    next_token_seconds: float = option_field(
+        300.0,
+        "Longest silence of an engine in the middle of an answer; 0 waits for ever.",
+        parse_seconds,
+        "SECONDS",
+    )
+    stall_seconds: float = option_field(
+        120.0,
+        "End an engine that has requests, and for so long neither says nor computes anything; "
+        "0 never does.",
+        parse_seconds,
+        "SECONDS",
+    )
     drain_seconds: float = option_field(
         30.0,
         "Time that running answers get when the daemon is asked to end.",
@@ -154,6 +183,14 @@ class Settings:
 
     models: tuple[ModelSettings, ...] = ()
     """What the file says of single models; there are no flags for them."""
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(
+            first_seconds=self.first_token_seconds or math.inf,
+            next_seconds=self.next_token_seconds or math.inf,
+            stall_seconds=self.stall_seconds or math.inf,
+        )
 
     @property
     def wishes(self) -> Wishes:

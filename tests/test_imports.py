@@ -22,7 +22,7 @@ MAY_IMPORT = {
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "table", "preference", "runtime", "experience"}),
-    frozenset({"option", "explain", "last_words"}),
+    frozenset({"option", "explain", "last_words", "keep_alive"}),
     frozenset({"model_settings"}),
     frozenset({"settings"}),
     frozenset({"registry"}),

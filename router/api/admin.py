@@ -10,7 +10,7 @@ from router.api import describe
 from router.api.answer import send_json, send_text
 from router.catalog import Catalog
 from router.errors import ShuttingDownError
-from router.pool import ModelStatus, Pool
+from router.pool import Failing, ModelStatus, Pool, Wait
 from router.table import printable
 
 
@@ -104,10 +104,6 @@ class Status:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scheduler = self.pool.scheduler
-        waiting = [
-            {"model": t.key, "for": t.waiting.value, "needed_bytes": t.needed_bytes}
-            for t in scheduler.queue.values()
-        ]
         await send_json(
             send,
             200,
@@ -116,9 +112,28 @@ class Status:
                 "budget_bytes": scheduler.budget_bytes,
                 "reserved_bytes": scheduler.reserved_bytes,
                 "instances": [_instance(status) for status in self.pool.status()],
-                "waiting": waiting,
+                "waiting": [_waiting(w) for w in self.pool.waits()],
+                "failing": [_failing(f) for f in self.pool.failing()],
             },
         )
+
+
+def _waiting(wait: Wait) -> dict[str, Any]:
+    return {
+        "model": wait.model,
+        "for": wait.reason,
+        "needed_bytes": wait.needed_bytes,
+        "seconds": wait.seconds,
+    }
+
+
+def _failing(failing: Failing) -> dict[str, Any]:
+    return {
+        "model": failing.model,
+        "failures": failing.failures,
+        "reason": failing.reason,
+        "retry_seconds": failing.retry_seconds,
+    }
 
 
 def _instance(status: ModelStatus) -> dict[str, Any]:

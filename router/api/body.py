@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from backends.base import Message, Receive, Scope
 from router.errors import BodyTooLargeError, ClientGoneError, InvalidRequestError
+from router.keep_alive import KeepAlive, keep_alive
 
 BODY_SECONDS = 60.0
 
@@ -77,8 +79,18 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def requested_model(body: bytes, required: str) -> str:
-    """`model` of a JSON body that also has the field `required`; the engine judges the rest.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the router itself reads of a request: `fields` are the names of all that it has."""
+
+    model: str
+    stream: bool
+    keep_alive: KeepAlive | None
+    fields: frozenset[str]
+
+
+def asked(body: bytes, required: str) -> Asked:
+    """Of a JSON body that also has the field `required`; the engine judges the rest.
 
     Raises:
         InvalidRequestError: not a JSON object, or a field that is missing or of a wrong type.
@@ -95,7 +107,7 @@ def requested_model(body: bytes, required: str) -> str:
     if not isinstance(value.get("stream"), bool | None):
         raise InvalidRequestError("`stream` must be true or false.", param="stream")
     _check_required(value, required)
-    return model
+    return Asked(model, bool(value.get("stream")), keep_alive(value), frozenset(value))
 
 
 def _check_required(value: dict[str, Any], required: str) -> None:

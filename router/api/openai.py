@@ -11,12 +11,15 @@ from typing import Any
 
 from backends.asgi import disconnected, parsed
 from backends.base import Receive, Scope, Send
-from backends.errors import EngineGoneError
+from backends.errors import EngineError, EngineGoneError
 from detect.types import ModelInfo, Role
 from router.api.answer import send_json
-from router.api.body import read_body, replay, requested_model
+from router.api.body import Asked, asked, read_body, replay
+from router.api.members import edited
+from router.api.progress import Progress, Teller, wanted
 from router.catalog import Catalog
-from router.errors import InvalidRequestError
+from router.errors import InvalidRequestError, RouterError
+from router.keep_alive import FIELDS as KEEP_ALIVE_FIELDS
 from router.pool import Pool
 from router.registry import ModelEntry
 
@@ -26,6 +29,15 @@ NOT_FOR_TEXT: Mapping[Role, tuple[str, str]] = {
 }
 """What a model of that role is, and the endpoint that OpenAI and its followers have for it."""
 
+
+NOT_FOR_PEOPLE = frozenset(("tools", "response_format", "grammar", "json_schema"))
+"""Fields of requests whose answers programs read."""
+
+SAME_AS: Mapping[str, tuple[str, ...]] = {
+    "max_tokens": ("max_completion_tokens", "n_predict"),
+    "repeat_penalty": ("repetition_penalty",),
+}
+"""Other names that clients have for the same."""
 
 NOTICED_SECONDS = 5.0
 """Longest time until the end of a dead engine is known: as long as its guard may take."""
@@ -38,36 +50,74 @@ class Completions:
     through the same `async with`. The body goes to the engine as it came.
     """
 
-    def __init__(self, catalog: Catalog, pool: Pool, required: str, max_body: int) -> None:
+    def __init__(
+        self, catalog: Catalog, pool: Pool, required: str, max_body: int, progress: Progress
+    ) -> None:
         self.catalog = catalog
         self.pool = pool
         self.required = required
         self.max_body = max_body
+        self.progress = progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.max_body)
-        name = await parsed(body, partial(requested_model, required=self.required))
+        request = await parsed(body, partial(asked, required=self.required))
+        teller = self._teller(request, scope, send)
         try:
-            await self._answer(name, scope, body, receive, send)
+            await self._answer_or_again(request, scope, body, receive, teller)
+        except (RouterError, EngineError) as error:
+            await teller.fail(error)
+            raise
+
+    async def _answer_or_again(
+        self, request: Asked, scope: Scope, body: bytes, receive: Receive, teller: Teller
+    ) -> None:
+        try:
+            await self._answer(request, scope, body, receive, teller)
         except EngineGoneError:
             # It had died unnoticed, and knows nothing of this request: another one is started.
-            await self._answer(name, scope, body, receive, send)
+            await self._answer(request, scope, body, receive, teller)
 
     async def _answer(
-        self, name: str, scope: Scope, body: bytes, receive: Receive, send: Send
+        self, request: Asked, scope: Scope, body: bytes, receive: Receive, teller: Teller
     ) -> None:
         registry = self.catalog.registry
-        _check_role(registry.find(name).info)
-        entry = registry.resolve(name)
-        async with self.pool.lease(entry, lambda: disconnected(receive)) as instance:
+        _check_role(registry.find(request.model).info)
+        entry = registry.resolve(request.model)
+        body = await _for_engine(body, request, entry)
+        async with contextlib.AsyncExitStack() as stack:
+            lease = self.pool.lease(entry, lambda: disconnected(receive), request.keep_alive)
+            async with teller.telling(partial(self.pool.progress, entry.id)):
+                instance = await stack.enter_async_context(lease)
             try:
-                await instance(scope, replay(body, receive), send)
+                await instance(scope, replay(body, receive), teller.send)
             except EngineGoneError:
                 if not self.pool.scheduler.closed:
                     # The pool, which waits for the same, is told before us.
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(instance.wait_failed(), NOTICED_SECONDS)
                 raise
+
+    def _teller(self, request: Asked, scope: Scope, send: Send) -> Teller:
+        plain = request.stream and not request.fields & NOT_FOR_PEOPLE
+        kind = wanted(scope, self.progress, plain_stream=plain)
+        if self.required != "messages" and kind is Progress.REASONING:
+            kind = Progress.COMMENTS
+        return Teller(send, kind if request.stream else Progress.OFF, request.model)
+
+
+async def _for_engine(body: bytes, request: Asked, entry: ModelEntry) -> bytes:
+    """As the client wrote it, but for what only the router understands, and what the user wants
+    to have where the client says nothing."""
+    ours = request.fields.intersection(KEEP_ALIVE_FIELDS)
+    missing = {
+        name: value
+        for name, value in entry.settings.sampling.items()
+        if not request.fields & {name, *SAME_AS.get(name, ())}
+    }
+    if not ours and not missing:
+        return body
+    return await parsed(body, partial(edited, without=ours, extra=missing))
 
 
 def _check_role(info: ModelInfo) -> None:

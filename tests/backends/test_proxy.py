@@ -16,9 +16,15 @@ from typing import Any
 import httpx
 import pytest
 
-from backends.base import Receive, Scope, Send
+from backends.base import ENDLESS, Patience, Receive, Scope, Send
 from backends.child import Child
-from backends.errors import EngineDiedError, EngineError, EngineGoneError, EngineProtocolError
+from backends.errors import (
+    EngineDiedError,
+    EngineError,
+    EngineGoneError,
+    EngineProtocolError,
+    EngineSilentError,
+)
 from backends.proxy import Endpoint, Proxy, TcpEndpoint, UnixEndpoint
 from tests.fake_engine import FakeEngine, asking, release
 from tests.fake_engine.engine import SENTENCE
@@ -90,15 +96,13 @@ def free_port() -> int:
         return port
 
 
-def through_proxy(
-    scenario: Scenario, *, unix: bool = True, idle_seconds: float | None = None
-) -> None:
+def through_proxy(scenario: Scenario, *, unix: bool = True, patience: Patience = ENDLESS) -> None:
     async def main(folder: Path) -> None:
         engine = FakeEngine(folder)
         endpoint = UnixEndpoint(folder / "s") if unix else TcpEndpoint(free_port())
         child = await Child.spawn(engine.command_at(endpoint))
         await until(lambda: engine.records("listening"))
-        proxy = Proxy(endpoint, engine="fake", model="a", idle_seconds=idle_seconds)
+        proxy = Proxy(endpoint, engine="fake", model="a", patience=patience)
         way = Way(engine, endpoint, proxy)
         try:
             async with serving(way) as way.port:
@@ -409,25 +413,27 @@ def test_json_that_is_cut_gets_nothing_appended(length: bool) -> None:
     through_proxy(scenario)
 
 
-def test_a_silent_engine_is_given_up_after_the_idle_limit() -> None:
+def test_an_engine_that_begins_no_answer_in_time_is_given_up() -> None:
     async def scenario(way: Way) -> None:
         assert (await way.ask(silent=True)).status_code == 500
-        assert [type(error) for error in way.errors] == [EngineDiedError]
+        assert [type(error) for error in way.errors] == [EngineSilentError]
+        assert "said nothing for 0.2 s" in str(way.errors[0])
         await cancelled(way)
 
-    through_proxy(scenario, idle_seconds=0.2)
+    through_proxy(scenario, patience=Patience(first_seconds=0.2))
 
 
-def test_a_stream_that_falls_silent_is_cut_after_the_idle_limit() -> None:
+def test_a_stream_that_falls_silent_is_cut_in_time() -> None:
     async def scenario(way: Way) -> None:
         got = await way.cut(chunks=["data: 1\n\n"], end="hang")
         assert got.startswith(b'data: 1\n\ndata: {"error"')
+        assert b"engine.silent" in got
         await cancelled(way)
 
-    through_proxy(scenario, idle_seconds=0.2)
+    through_proxy(scenario, patience=Patience(next_seconds=0.2))
 
 
-def test_the_idle_limit_starts_anew_with_each_piece() -> None:
+def test_the_limit_of_silence_starts_anew_with_each_piece() -> None:
     async def scenario(way: Way) -> None:
         async with way.stream(chunks=["a", "b", "c", "d"], gated=True) as got:
             assert await anext(got) == b"a"
@@ -437,7 +443,7 @@ def test_the_idle_limit_starts_anew_with_each_piece() -> None:
                 assert await anext(got) == expected
         assert not way.errors
 
-    through_proxy(scenario, idle_seconds=1.2)
+    through_proxy(scenario, patience=Patience(first_seconds=60, next_seconds=1.2))
 
 
 def test_one_stream_does_not_wait_for_another() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backends.base import InstanceOptions, InstanceState
+from backends.base import ENDLESS, InstanceOptions, InstanceState, Patience
 from backends.errors import (
     EngineBusyError,
     EngineDiedError,
@@ -47,11 +47,19 @@ def engine(folder: Path) -> FakeEngine:
 
 
 def instance(
-    engine: FakeEngine, *, start_timeout_seconds: float = 600, **service: Any
+    engine: FakeEngine,
+    *,
+    start_timeout_seconds: float = 600,
+    patience: Patience = ENDLESS,
+    **service: Any,
 ) -> ServedByChild:
     runtime_dir = engine.folder / "run"
     runtime_dir.mkdir(exist_ok=True)
-    options = InstanceOptions(runtime_dir=runtime_dir, start_timeout_seconds=start_timeout_seconds)
+    options = InstanceOptions(
+        runtime_dir=runtime_dir,
+        start_timeout_seconds=start_timeout_seconds,
+        patience=patience,
+    )
     return ServedByChild("a", replace(engine.service(), **service), options)
 
 
@@ -528,3 +536,17 @@ def test_many_lives_leave_nothing_behind(engine: FakeEngine) -> None:
 
 def test_its_snapshot_is_readable(engine: FakeEngine) -> None:
     assert repr(instance(engine)) == "<fake a <stopped>>"
+
+
+def test_an_engine_that_has_deadlocked_is_ended_and_its_requests_fail(engine: FakeEngine) -> None:
+    async def scenario(served: ServedByChild) -> None:
+        await served.ensure_ready()
+        async with serving(served) as port, client(port) as http:
+            answer = await http.post(CHAT, json=asking(silent=True))
+            assert answer.status_code == 500
+        await asyncio.wait_for(served.wait_failed(), within(5))
+        assert served.status().state is InstanceState.FAILED
+        assert "it did nothing for" in served.status().reason
+        await until(lambda: none_alive(engine.pids()))
+
+    life(instance(engine, patience=Patience(stall_seconds=0.5)), scenario)

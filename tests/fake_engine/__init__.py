@@ -24,7 +24,6 @@ class FakeEngine:
 
     def __init__(self, folder: Path, **behaviour: Any) -> None:
         self.folder = folder
-        self.idle_seconds: float | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.behave(**behaviour)
 
@@ -47,7 +46,6 @@ class FakeEngine:
             command=lambda endpoint: command or self.command_at(endpoint),
             unix=unix,
             canary={"prompt": "a", "max_tokens": 1, "canary": True},
-            idle_seconds=self.idle_seconds,
         )
 
     def records(self, event: str) -> list[dict[str, Any]]:

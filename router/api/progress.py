@@ -1,0 +1,131 @@
+"""What a client is told while its model loads, inside the stream that it has asked for.
+
+Off unless it asks, by header or setting: a stream that has begun cannot become an error of its
+own status any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from enum import StrEnum
+
+from backends.base import Message, Scope, Send
+from router.errors import InvalidRequestError, as_router_error
+
+HEADER = b"x-router-progress"
+FIRST_SECONDS = 1.0
+"""A model that is there sooner needs no word."""
+
+EACH_SECONDS = 2.0
+START: Message = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")],
+}
+
+
+class Progress(StrEnum):
+    OFF = "off"
+    COMMENTS = "comments"
+    REASONING = "reasoning"
+
+
+def wanted(scope: Scope, default: Progress, *, plain_stream: bool) -> Progress:
+    """What the header says, else the setting for streams that nothing but a person reads.
+
+    Raises:
+        InvalidRequestError: the header says something else.
+    """
+    for name, value in scope["headers"]:
+        if name == HEADER:
+            return _named(value)
+    return default if plain_stream else Progress.OFF
+
+
+def _named(value: bytes) -> Progress:
+    try:
+        return Progress(value.decode("latin-1").strip().lower())
+    except ValueError:
+        names = ", ".join(Progress)
+        raise InvalidRequestError(f"X-Router-Progress must be one of {names}.") from None
+
+
+class Teller:
+    """The `send` of one streamed request. Once it has told something, the engine's own start is
+    dropped, and an error becomes an event at the end of a cut stream."""
+
+    def __init__(self, send: Send, kind: Progress, model: str) -> None:
+        self._send = send
+        self._kind = kind
+        self._model = model
+        self._told = False
+        self._answering = False
+        self._refusal: bytearray | None = None
+
+    @contextlib.asynccontextmanager
+    async def telling(self, state: Callable[[], str]) -> AsyncIterator[None]:
+        """Tell what `state` says, from time to time, while the block waits."""
+        if self._kind is Progress.OFF:
+            yield
+            return
+        ticker = asyncio.create_task(self._tell(state))
+        try:
+            yield
+        finally:
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+
+    async def fail(self, error: Exception) -> None:
+        """The engine has not begun an answer, and will not: those who were told something are told
+        that, too. For others it is still an answer of its own."""
+        if self._told and not self._answering:
+            body = as_router_error(error).body()
+            await self._say(b"data: " + json.dumps(body).encode() + b"\n\n")
+
+    async def send(self, message: Message) -> None:
+        self._answering = True
+        if not self._told:
+            await self._send(message)
+        elif message["type"] == "http.response.start":
+            self._refusal = bytearray() if message["status"] != 200 else None
+        elif self._refusal is None:
+            await self._send(message)
+        else:
+            await self._pass_refusal(self._refusal, message)
+
+    async def _pass_refusal(self, said: bytearray, message: Message) -> None:
+        """The engine has answered with an error of its own, as one JSON object."""
+        said += message.get("body", b"")
+        more = message.get("more_body", False)
+        event = b"" if more else b"data: " + bytes(said).replace(b"\n", b" ") + b"\n\n"
+        await self._send({"type": "http.response.body", "body": event, "more_body": more})
+
+    async def _tell(self, state: Callable[[], str]) -> None:
+        await asyncio.sleep(FIRST_SECONDS)
+        while True:
+            if not self._told:
+                self._told = True
+                await self._send(START)
+            await self._say(self._piece(state()))
+            await asyncio.sleep(EACH_SECONDS)
+
+    def _piece(self, text: str) -> bytes:
+        line = " ".join(text.split())
+        if self._kind is Progress.COMMENTS:
+            return b": " + line.encode() + b"\n\n"
+        delta = {"role": "assistant", "reasoning_content": f"{line}\n"}
+        chunk = {
+            "id": "chatcmpl-router-progress",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": self._model,
+            "choices": [{"index": 0, "delta": delta, "finish_reason": None}],
+        }
+        return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+    async def _say(self, piece: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
