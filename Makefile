@@ -3,6 +3,10 @@
 PYTHON ?= python3
 MODELS ?=
 ARGS ?=
+SECONDS ?= 600
+CYCLES ?= 200
+ROUNDS ?= 200
+SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo-models
@@ -14,7 +18,7 @@ UV := $(BIN)/uv pip install --python $(BIN)/python
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -47,9 +51,25 @@ test: $(READY) ## Run the tests on the real engines
 test-truth: $(READY) ## Load every model in every engine, and compare with the verdicts
 	@$(BIN)/python -m tests.truth.matrix
 
+.PHONY: soak
+soak: $(READY) ## Ask, leave, kill and change models for SECONDS=600, and look what is left
+	@$(BIN)/python -m tests.lifecycle.soak $(SECONDS) $(SEED)
+
+.PHONY: cycles
+cycles: $(READY) ## Load and unload on each engine CYCLES=200 times, and look what is left
+	@$(BIN)/python -m tests.lifecycle.cycles $(CYCLES)
+
+.PHONY: turns
+turns: $(READY) ## Four clients ask for two models by turns ROUNDS=200 times, with room for one
+	@$(BIN)/python -m tests.lifecycle.turns $(ROUNDS) $(SEED)
+
 .PHONY: bench-detect
 bench-detect: $(READY) ## Measure the detector; not a test, the machine should be quiet
 	@$(BIN)/python -m tests.bench.detect
+
+.PHONY: bench-lifecycle
+bench-lifecycle: $(READY) ## Measure loads and swaps against the engines alone; not a test either
+	@$(BIN)/python -m tests.bench.lifecycle
 
 .PHONY: format
 format: $(READY) ## Format the code

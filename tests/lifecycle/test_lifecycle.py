@@ -1,0 +1,24 @@
+"""The long proofs in short: `make soak`, `make cycles` and `make turns`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lifecycle.check import failed
+from tests.lifecycle.cycles import cycles
+from tests.lifecycle.soak import soak
+from tests.lifecycle.turns import turns
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+
+def test_nothing_is_left_of_requests_faults_and_changes() -> None:
+    assert failed(soak(seconds=15, seed=1)) == []
+
+
+def test_loading_and_unloading_leaves_nothing_behind() -> None:
+    assert failed(cycles(5)) == []
+
+
+def test_models_that_take_turns_serve_everybody_in_order() -> None:
+    assert failed(turns(rounds=8, seed=1)) == []
