@@ -33,7 +33,7 @@ def connection(url: str) -> http.client.HTTPConnection:
 def first_token(to: http.client.HTTPConnection, model: str) -> None:
     """Return when the first token is here."""
     messages = [{"role": "user", "content": QUESTION}]
-    body = {"model": model, "messages": messages, "stream": True, "max_tokens": 1}
+    body = {"model": model, "messages": messages, "stream": True, "max_tokens": 1, "temperature": 0}
     answer = _asked(to, "POST", "/v1/chat/completions", body)
     for line in answer:
         if line.startswith(b"data: {") and _says_something(json.loads(line[6:])):

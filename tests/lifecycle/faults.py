@@ -21,7 +21,7 @@ from tests.lifecycle.site import ENGINES, FAKES, Site, process_of
 BEHAVIOURS: tuple[Mapping[str, Any], ...] = (
     {},
     {"deaf": True},
-    {"deaf": True, "grandchild": "session"},
+    {"deaf": True, "grandchild": "group"},
     {"flood_bytes": 4 << 20},
     {"words": ["out of luck"], "exit_at_start": 1},
     {"flood_bytes": 1 << 20, "exit_at_start": 3},
@@ -29,7 +29,8 @@ BEHAVIOURS: tuple[Mapping[str, Any], ...] = (
     {"ready_seconds": 0.5, "grandchild": "group"},
     {"wrapper": True},
 )
-"""Of the fake engines at their next starts; well now and then."""
+"""Of the fake engines at their next starts; well now and then. None forks into a session of its
+own: where the guard is killed as well, nobody knows of such a process any more."""
 
 CHANGED, MOVED, ADDED = "parrot-gguf", "parrot-plain", "parrot-new"
 STOPPED_SECONDS = 3.0

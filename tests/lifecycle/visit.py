@@ -126,9 +126,12 @@ def _message(content: bytes) -> str:
 
 
 def _refusal(status: int, content: bytes) -> tuple[End, str]:
+    """By a code; but no request here is a wrong one, and the router's own failure is no reason."""
     try:
-        code = str(json.loads(content)["error"]["code"])
+        error = json.loads(content)["error"]
+        code, message = str(error["code"]), error["message"]
     except (ValueError, LookupError, TypeError):
         return End.UNEXPLAINED, f"status {status} without a name"
-    named = status != 500 and code not in ("None", "", "internal_error")
-    return (End.REFUSED if named else End.UNEXPLAINED), f"{status} {code}"
+    if status in (400, 500):
+        return End.UNEXPLAINED, f"{status} {code}: {message}"
+    return End.REFUSED, f"{status} {code}"
