@@ -57,6 +57,9 @@ def load_weights(folder: Path, count: Callable[[int], None]) -> Work[Weights]:
     _check_layers(folder, utils.load_config(folder))
     # Custom code in a model's folder is never run.
     network, _ = utils.load_model(folder, lazy=True, trust_remote_code=False)
+    # Each weight's first value, which is never used, has drawn a key from the one before: a chain
+    # that would grow with every load until somebody draws for real.
+    mx.eval(mx.random.state)
     nbytes = 0
     for arrays in _slices(network):
         mx.eval(arrays)

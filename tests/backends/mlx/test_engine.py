@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -283,5 +284,20 @@ def test_unloading_fails_what_runs_and_gives_the_memory_back(variant: Variant) -
         assert held - mx.get_active_memory() >= weights
         assert engine.weights_bytes is None
         assert mx.get_cache_memory() == 0
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_loading_leaves_no_chain_of_random_keys_behind(variant: Variant) -> None:
+    from backends.mlx import library
+
+    def pending() -> str:
+        mx = library.load("mlx.core")
+        graph = io.StringIO()
+        mx.export_to_dot(graph, *mx.random.state)
+        return graph.getvalue()
+
+    async def scenario(engine: Engine) -> None:
+        assert "RandomBits" not in await engine._thread.call(pending)
 
     with_engine(variant("mlx-4bit"), scenario)
