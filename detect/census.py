@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from operator import itemgetter
 
+from msgspec import Struct
+
 from detect import layer_words
 from detect.layer_words import Words
-from detect.safetensors_header import Tensor
+from detect.tensor import Column, Tensor
 
 Parts = Mapping[str, Tensor]
 """The tensors of one layer, by what follows its prefix: `weight`, `scales`, …"""
@@ -191,8 +193,7 @@ MAX_DIGITS = 9
 MAX_CHANNELS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Alike:
+class Alike(Struct, frozen=True, gc=False):
     """Layers that differ in nothing but the numbers in their names.
 
     A network has hundreds of layers and some twenty of these, and what is asked about names and
@@ -304,11 +305,10 @@ def _channels_last(shape: Sequence[int]) -> bool:
 
 
 DIGITS = frozenset("0123456789")
-ZEROED = bytes.maketrans(b"123456789", b"000000000")
 
 
-def take(tensors: Mapping[str, Tensor]) -> Census:
-    layers = tuple(_layers(tensors))
+def take(columns: Iterable[Column]) -> Census:
+    layers = tuple(_layers(columns))
     counts: Counter[str] = Counter()
     for alike in layers:
         if alike.name and alike.linear:
@@ -316,13 +316,13 @@ def take(tensors: Mapping[str, Tensor]) -> Census:
     return Census(layers=layers, counts=dict(counts.most_common()))
 
 
-def _layers(tensors: Mapping[str, Tensor]) -> Iterator[Alike]:
-    for prefixes, columns in _grouped(tuple(_columns(tensors))):
-        yield _alike(prefixes, {column.suffix: column.tensor for column in columns})
+def _layers(columns: Iterable[Column]) -> Iterator[Alike]:
+    pieces = tuple(piece for column in columns for piece in _pieces(column))
+    for prefixes, own in _grouped(pieces):
+        yield _alike(prefixes, {piece.suffix: piece.tensor for piece in own})
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Piece(Struct, frozen=True, gc=False):
     """One tensor of many layers, equal in all of them."""
 
     prefixes: tuple[str, ...]
@@ -330,46 +330,31 @@ class _Column:
     tensor: Tensor
 
 
-def _grouped(columns: Sequence[_Column]) -> Iterable[tuple[Sequence[str], Sequence[_Column]]]:
-    """Layers are alike when they are made of the same columns."""
-    groups: dict[tuple[str, ...], list[_Column]] = {}
-    for column in columns:
-        groups.setdefault(column.prefixes, []).append(column)
+def _grouped(pieces: Sequence[_Piece]) -> Iterable[tuple[Sequence[str], Sequence[_Piece]]]:
+    """Layers are alike when they are made of the same pieces."""
+    groups: dict[tuple[str, ...], list[_Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.prefixes, []).append(piece)
     if len(set().union(*groups)) == sum(map(len, groups)):
         return groups.items()
-    made_of: defaultdict[str, list[_Column]] = defaultdict(list)
-    for column in columns:
-        for prefix in column.prefixes:
-            made_of[prefix].append(column)
+    made_of: defaultdict[str, list[_Piece]] = defaultdict(list)
+    for piece in pieces:
+        for prefix in piece.prefixes:
+            made_of[prefix].append(piece)
     alike: dict[tuple[int, ...], list[str]] = {}
     for prefix, own in made_of.items():
         alike.setdefault(tuple(map(id, own)), []).append(prefix)
     return [(prefixes, made_of[prefixes[0]]) for prefixes in alike.values()]
 
 
-def _columns(tensors: Mapping[str, Tensor]) -> Iterator[_Column]:
-    """Tensors are told apart by identity, which is faster than by content: those of one file
-    that are equal are one object."""
-    named: defaultdict[tuple[bytes, int], list[str]] = defaultdict(list)
-    identities = map(id, tensors.values())
-    for zeroed, identity, name in zip(_zeroed(tensors), identities, tensors, strict=True):
-        named[zeroed, identity].append(name)
-    for names in named.values():
-        prefix, suffix = split(names[0])
-        cut = len(prefix)
-        if _split_alike(names, cut):
-            prefixes = tuple(map(itemgetter(slice(cut)), names))
-            yield _Column(prefixes, suffix, tensors[names[0]])
-        else:
-            yield from (_Column((p,), s, tensors[name]) for name in names for p, s in [split(name)])
-
-
-def _zeroed(names: Collection[str]) -> list[bytes]:
-    """All names with zeros for digits; at once, unless a name has what goes between them."""
-    zeroed = "\0".join(names).encode().translate(ZEROED).split(b"\0")
-    if len(zeroed) == len(names):
-        return zeroed
-    return [name.encode().translate(ZEROED) for name in names]
+def _pieces(column: Column) -> Iterator[_Piece]:
+    names = column.names
+    prefix, suffix = split(names[0])
+    cut = len(prefix)
+    if _split_alike(names, cut):
+        yield _Piece(tuple(map(itemgetter(slice(cut)), names)), suffix, column.tensor)
+    else:
+        yield from (_Piece((p,), s, column.tensor) for p, s in map(split, names))
 
 
 def _split_alike(names: Sequence[str], cut: int) -> bool:

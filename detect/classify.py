@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 from detect import census as tensor_census
 from detect import chat_template, context, contradictions, parameters, quantization, role
@@ -12,7 +12,7 @@ from detect.facts import SafetensorsFacts, Understood
 from detect.hf_config import Configs, text
 from detect.layer_words import EMBEDDINGS, LM_HEADS
 from detect.mlx_widths import find as find_widths
-from detect.safetensors_header import Tensor
+from detect.tensor import Column
 from detect.types import (
     Architecture,
     Evidence,
@@ -43,7 +43,7 @@ def classify(facts: SafetensorsFacts) -> ModelInfo:
     count = parameters.count(model.census, facts.configs, model.widths, bits)
     window = context.length(facts.configs)
     template = chat_template.examine(facts.configs.templates)
-    dtype_bytes = _dtype_bytes(facts.tensors)
+    dtype_bytes = _dtype_bytes(facts.columns)
     return ModelInfo(
         id="",
         path=facts.path,
@@ -52,7 +52,7 @@ def classify(facts: SafetensorsFacts) -> ModelInfo:
         role=role_found,
         quantization=model.quantization,
         architecture=_architecture(facts.configs),
-        parameters=count.total if facts.tensors else None,
+        parameters=count.total if facts.columns else None,
         active_parameters=count.active,
         weights_bytes=sum(dtype_bytes.values()),
         context_length=window.native,
@@ -68,7 +68,7 @@ def classify(facts: SafetensorsFacts) -> ModelInfo:
 
 
 def _understand(facts: SafetensorsFacts) -> Understood:
-    taken = tensor_census.take(facts.tensors)
+    taken = tensor_census.take(facts.columns)
     configs = facts.configs
     claim = configs.quantization or configs.quantization_config
     widths = find_widths(taken, claim, configs.number("hidden_size", "n_embd", "d_model"))
@@ -104,7 +104,7 @@ def _details(
     lm_head = taken.quantized(LM_HEADS)
     tied = facts.configs.value("tie_word_embeddings")
     return SafetensorsDetails(
-        tensor_count=len(facts.tensors),
+        tensor_count=facts.tensor_count,
         dtype_bytes=dtype_bytes,
         census=taken.counts,
         quantized_widths=model.widths.distinct,
@@ -125,13 +125,11 @@ def _details(
     )
 
 
-def _dtype_bytes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Largest first. Most tensors are one of few objects, so that counting these is enough."""
-    of_id = dict(zip(map(id, tensors.values()), tensors.values(), strict=True))
+def _dtype_bytes(columns: Iterable[Column]) -> dict[str, int]:
+    """Largest first."""
     sizes: defaultdict[str, int] = defaultdict(int)
-    for identity, count in Counter(map(id, tensors.values())).items():
-        tensor = of_id[identity]
-        sizes[tensor.dtype] += count * tensor.nbytes
+    for column in columns:
+        sizes[column.tensor.dtype] += column.nbytes
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
@@ -147,7 +145,7 @@ def _thinks(configs: Configs) -> bool:
 def _conflicts(facts: SafetensorsFacts, model: Understood) -> tuple[Problem, ...]:
     """Of an incomplete model the tensors are not known, so nothing can contradict them."""
     broken = any(p.code.startswith(("incomplete.", "corrupt.")) for p in facts.problems)
-    return () if broken or not facts.tensors else contradictions.find(model)
+    return () if broken or not facts.columns else contradictions.find(model)
 
 
 def _own_problems(facts: SafetensorsFacts, found: Role) -> Iterator[Problem]:
@@ -201,7 +199,7 @@ def _evidence(
     count: parameters.Count,
     window: context.Context,
 ) -> Iterator[Evidence]:
-    if facts.tensors:
+    if facts.columns:
         yield Evidence("format", model.format.value, model.format_source)
         yield _quantization_evidence(model)
     if name := _architecture(facts.configs).name:
@@ -210,7 +208,7 @@ def _evidence(
     yield Evidence("role", found_role[0].value, found_role[1])
     if model.moe:
         yield Evidence("mixture of experts", "yes", _experts_source(model.census))
-    if count.total and facts.tensors:
+    if count.total and facts.columns:
         yield Evidence("parameters", f"{count.total:,}", count.source)
     if window.source:
         yield Evidence("context length", str(window.native or "unbounded"), window.source)

@@ -9,7 +9,7 @@ from pathlib import Path
 from detect.census import Census
 from detect.hf_config import Configs
 from detect.mlx_widths import Widths
-from detect.safetensors_header import Tensor
+from detect.tensor import Column
 from detect.types import Problem, Quantization, WeightFormat
 
 
@@ -19,11 +19,15 @@ class SafetensorsFacts:
 
     path: Path
     files: tuple[Path, ...]
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     configs: Configs = field(default_factory=Configs)
     beside: frozenset[str] = frozenset()
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def tensor_count(self) -> int:
+        return sum(len(column.names) for column in self.columns)
 
     @property
     def suffixes(self) -> frozenset[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from detect.errors import HeaderError
 from detect.facts import SafetensorsFacts
 from detect.hf_config import INDEX, Configs
 from detect.listing import Listing
-from detect.safetensors_header import Tensor, read_header
+from detect.safetensors_header import SafetensorsHeader, read_header
+from detect.tensor import Column, Tensor, by_name, columns_of
 from detect.types import Problem
 from detect.weight_set import WeightSet
 
@@ -18,34 +21,49 @@ def read(listing: Listing, chosen: WeightSet, configs: Configs) -> SafetensorsFa
     """Every header of a set, merged."""
     present = [listing.files[name] for name in chosen.files if name in listing.files]
     missing = [*chosen.missing, *(n for n in chosen.files if n not in listing.files)]
-    tensors: dict[str, Tensor] = {}
-    metadata: dict[str, str] = {}
+    headers: list[SafetensorsHeader] = []
     problems: list[Problem] = []
-    twice: list[str] = []
     for entry in present:
         try:
-            header = read_header(entry.path)
+            headers.append(read_header(entry.path))
         except HeaderError as error:
             problems.append(Problem(error.code, error.message))
         except OSError as error:
             problems.append(unreadable(entry.path, error))
-        else:
-            twice += tensors.keys() & header.tensors.keys()
-            tensors.update(header.tensors)
-            metadata.update(header.metadata)
+    merged = _merged(headers)
     if missing:
         problems.insert(0, _missing_shards(missing, len(present) + len(missing)))
     elif not problems:
-        problems += _set_problems(chosen, configs, tensors, twice)
+        problems += _set_problems(chosen, configs, merged)
     return SafetensorsFacts(
         path=listing.folder,
         files=tuple(entry.path for entry in present),
-        tensors=tensors,
-        metadata=metadata,
+        columns=merged.columns,
+        metadata={key: value for header in headers for key, value in header.metadata.items()},
         configs=configs,
         beside=frozenset([*listing.files, *listing.folders]) - set(chosen.files),
         problems=(*problems, *configs.problems),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """All tensors of a set; `twice` are names that two files have, of which the last counts."""
+
+    columns: tuple[Column, ...]
+    twice: Collection[str] = ()
+
+
+def _merged(headers: Sequence[SafetensorsHeader]) -> _Merged:
+    if len(headers) == 1:
+        return _Merged(headers[0].columns)
+    tensors: dict[str, Tensor] = {}
+    twice: list[str] = []
+    for own in (header.tensors for header in headers):
+        twice += tensors.keys() & own.keys()
+        tensors.update(own)
+    together = tuple(chain.from_iterable(header.columns for header in headers))
+    return _Merged(columns_of(tensors) if twice else together, twice)
 
 
 def _missing_shards(missing: Sequence[str], total: int) -> Problem:
@@ -56,16 +74,15 @@ def _missing_shards(missing: Sequence[str], total: int) -> Problem:
     )
 
 
-def _set_problems(
-    chosen: WeightSet, configs: Configs, tensors: Mapping[str, Tensor], twice: Collection[str]
-) -> Iterator[Problem]:
+def _set_problems(chosen: WeightSet, configs: Configs, merged: _Merged) -> Iterator[Problem]:
     """What is wrong with complete files that do not go together."""
-    if twice:
+    if merged.twice:
         yield Problem(
             "corrupt.index_mismatch",
-            f"Two weight files both hold {min(twice)[:100]!r}. Download them again.",
+            f"Two weight files both hold {min(merged.twice)[:100]!r}. Download them again.",
         )
-    lost = [name for name in configs.weight_map or () if name not in tensors]
+    names = by_name(merged.columns) if configs.weight_map else {}
+    lost = [name for name in configs.weight_map or () if name not in names]
     if lost and chosen.from_index:
         yield Problem(
             "corrupt.index_mismatch",

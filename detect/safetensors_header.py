@@ -11,8 +11,8 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
-from operator import attrgetter, itemgetter
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from detect import strict_json, tensor_table
 from detect.errors import HeaderError
 from detect.magic import MAX_SAFETENSORS_HEADER_BYTES, SNIFFED_BYTES, refuse_impostor
 from detect.regular_file import open_regular
+from detect.tensor import Column, Tensor, by_name, columns, columns_of
 
 MAX_HEADER_BYTES = 32 << 20
 """Some 200,000 tensors in one file. The format allows three times as much, no model needs it, and
@@ -37,23 +38,16 @@ DTYPE_BITS: Mapping[str, int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
 class SafetensorsHeader:
-    """Tensors by name and the free `__metadata__`; `data_bytes` is the sum of the tensors."""
+    """Tensors and the free `__metadata__`; `data_bytes` is the sum of the tensors."""
 
-    tensors: Mapping[str, Tensor]
+    columns: tuple[Column, ...]
     metadata: Mapping[str, str]
     data_bytes: int
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return by_name(self.columns)
 
 
 def read_header(path: Path) -> SafetensorsHeader:
@@ -95,48 +89,37 @@ def _length(path: Path, start: bytes, size: int) -> int:
     return int(length)
 
 
-ROW_KIND = attrgetter("dtype", "shape")
-ROW_SPAN = attrgetter("data_offsets")
-
-
-class _Alike(dict[tuple[str, tuple[int, ...]], Tensor]):
-    """Tensors by dtype and shape, made when they are asked for."""
-
-    def __missing__(self, kind: tuple[str, tuple[int, ...]]) -> Tensor:
-        self[kind] = tensor = Tensor(*kind, _row_bytes(*kind))
-        return tensor
-
-
 def _well_formed(raw: bytes, available: int) -> SafetensorsHeader | None:
     """None when anything is unusual: `_parse` then looks at it closely, and says what is wrong."""
     table = tensor_table.decode(raw)
     if table is None or not table.rows:
         return None
     rows = table.rows.values()
-    tensors = dict(zip(table.rows, map(_Alike().__getitem__, map(ROW_KIND, rows)), strict=True))
-    spans, sizes = list(map(ROW_SPAN, rows)), [tensor.nbytes for tensor in tensors.values()]
-    whole = min(sizes) >= 0 and sum(sizes) == available
-    fits = whole and (_follow(spans, sizes) or _follow(*_sorted(spans, sizes)))
-    return SafetensorsHeader(tensors, table.metadata, available) if fits else None
+    spans = [row.data_offsets for row in rows]
+    if not (_cover(spans, available) or _cover(sorted(spans), available)):
+        return None
+    found = columns(table.rows, rows, [end - begin for begin, end in spans])
+    if not all(_fits(column.tensor) for column in found):
+        return None
+    return SafetensorsHeader(found, table.metadata, available)
 
 
-def _row_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """-1 for what can be no tensor."""
-    possible = len(shape) <= MAX_RANK and all(0 <= n <= MAX_DIMENSION for n in shape)
-    bits = math.prod(shape) * DTYPE_BITS.get(dtype, 1) if possible else 1
-    return -1 if bits % 8 or dtype not in DTYPE_BITS else bits // 8
+def _cover(spans: Sequence[tuple[int, int]], available: int) -> bool:
+    """Each begins where the one before it ends, and the last one ends with the file."""
+    begins, ends = zip(*spans, strict=True)
+    return begins == (0, *ends[:-1]) and ends[-1] == available
 
 
-def _follow(spans: Sequence[tuple[int, int]], sizes: Sequence[int]) -> bool:
-    """Each tensor begins where the one before it ends, and has its size."""
-    return list(pairwise(accumulate(sizes, initial=0))) == spans
+def _fits(tensor: Tensor) -> bool:
+    """Its shape is possible, and as large as its bytes."""
+    bits = DTYPE_BITS.get(tensor.dtype)
+    if bits is None or len(tensor.shape) > MAX_RANK or not _possible(tensor.shape):
+        return False
+    return tensor.elements * bits == 8 * tensor.nbytes
 
 
-def _sorted(
-    spans: Sequence[tuple[int, int]], sizes: Sequence[int]
-) -> tuple[list[tuple[int, int]], list[int]]:
-    together = sorted(zip(spans, sizes, strict=True))
-    return [span for span, _ in together], [size for _, size in together]
+def _possible(shape: Sequence[int]) -> bool:
+    return not shape or (min(shape) >= 0 and max(shape) <= MAX_DIMENSION)
 
 
 def _parse(path: Path, raw: bytes, available: int) -> SafetensorsHeader:
@@ -151,7 +134,7 @@ def _parse(path: Path, raw: bytes, available: int) -> SafetensorsHeader:
         raise _corrupt(path, "its __metadata__ is not text by name")
     tensors, spans = _tensors(path, value)
     _check_cover(path, spans, available)
-    return SafetensorsHeader(tensors, metadata, available)
+    return SafetensorsHeader(columns_of(tensors), metadata, available)
 
 
 Span = tuple[int, int, str]

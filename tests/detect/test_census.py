@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from detect import census
-from detect.safetensors_header import Tensor
+from detect.tensor import Column, Tensor, columns_of
 from tests.detect import raw_safetensors as raw
 from tests.detect.raw_safetensors import Spec
 
 
-def tensors(specs: dict[str, Spec]) -> dict[str, Tensor]:
-    return {name: Tensor(dtype, tuple(shape), 0) for name, (dtype, shape) in specs.items()}
+def tensors(specs: dict[str, Spec]) -> tuple[Column, ...]:
+    return columns_of({n: Tensor(dtype, tuple(shape), 0) for n, (dtype, shape) in specs.items()})
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_routers_and_experts_are_known_by_name(name: str, router: bool, expert: 
 def test_kernels_show_whose_order_of_dimensions_they_have(
     name: str, shape: tuple[int, ...], expected: bool
 ) -> None:
-    assert census.take({name: Tensor("BF16", shape, 0)}).channels_last_kernels is expected
+    assert census.take(tensors({name: ("BF16", shape)})).channels_last_kernels is expected
 
 
 def test_layers_below_nothing_are_bare() -> None:
-    plain = Tensor("BF16", (8, 8), 0)
-    assert census.take({"layers.0.mlp.up_proj.weight": plain}).bare_layers
-    assert not census.take({"model.layers.0.mlp.up_proj.weight": plain}).bare_layers
+    plain = ("BF16", (8, 8))
+    assert census.take(tensors({"layers.0.mlp.up_proj.weight": plain})).bare_layers
+    assert not census.take(tensors({"model.layers.0.mlp.up_proj.weight": plain})).bare_layers

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from detect import census, mlx_widths
 from detect.mlx_widths import candidates, find
-from detect.safetensors_header import Tensor
+from detect.tensor import Column, Tensor, columns_of
 from tests.detect import raw_safetensors as raw
 
 
-def tensors(specs: dict[str, raw.Spec]) -> dict[str, Tensor]:
-    return {name: Tensor(dtype, tuple(shape), 0) for name, (dtype, shape) in specs.items()}
+def tensors(specs: dict[str, raw.Spec]) -> tuple[Column, ...]:
+    return columns_of({n: Tensor(dtype, tuple(shape), 0) for n, (dtype, shape) in specs.items()})
 
 
 def test_shapes_alone_leave_several_widths() -> None:

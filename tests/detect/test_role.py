@@ -7,11 +7,12 @@ import pytest
 from detect import census
 from detect.hf_config import Configs
 from detect.role import Subject, find
+from detect.tensor import Tensor, columns_of
 from detect.types import Role
 
 
-def role(config: dict[str, Any], *beside: str, tensors: dict[str, Any] | None = None) -> Role:
-    taken = census.take(tensors or {})
+def role(config: dict[str, Any], *beside: str, tensors: dict[str, Tensor] | None = None) -> Role:
+    taken = census.take(columns_of(tensors or {}))
     return find(Subject(Configs(config=config), taken, beside))[0]
 
 
