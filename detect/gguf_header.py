@@ -9,18 +9,17 @@ Nothing is ever allocated because the file declares a length.
 from __future__ import annotations
 
 import math
-import os
 import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from detect.errors import HeaderError
 from detect.magic import refuse_impostor
-from detect.regular_file import open_regular
+from detect.regular_file import RegularFile
 
 MAX_ENTRIES = 100_000
 MAX_TENSORS = 100_000
@@ -142,7 +141,7 @@ def read_header(path: Path) -> GGUFHeader:
         HeaderError: with a reason code: incomplete, corrupt, out of bounds or unsupported.
         OSError: the file cannot be read.
     """
-    with open_regular(path) as file:
+    with RegularFile(path) as file:
         return _Parser(path, file).parse()
 
 
@@ -152,9 +151,9 @@ class _Window:
     Not a memory map: a file that is truncated while it is mapped would kill the process.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: RegularFile) -> None:
         self.path = path
-        self.size = os.fstat(file.fileno()).st_size
+        self.size = file.size
         self._file = file
         self._data = b""
         self._start = 0
@@ -229,13 +228,12 @@ class _Window:
         position = self.position
         if wanted > self.size - position:
             raise self.truncated()
-        self._file.seek(position)
-        data = self._file.read(max(wanted, self._ahead))
+        data = self._file.read(position, max(wanted, self._ahead))
         self._ahead = min(2 * self._ahead, WINDOW_BYTES)
-        while data and len(data) < wanted and (more := self._file.read(wanted - len(data))):
+        while len(data) < wanted:
+            if not (more := self._file.read(position + len(data), wanted - len(data))):
+                raise self.truncated()
             data += more
-        if len(data) < wanted:
-            raise self.truncated()
         self._data, self._start, self._at = data, position, 0
 
     def truncated(self) -> HeaderError:
@@ -248,7 +246,7 @@ class _Window:
 class _Parser:
     """One file from its first byte to the end of its header."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: RegularFile) -> None:
         self._path = path
         self._window = _Window(path, file)
         self._kept_bytes = 0

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from detect.types import Skipped
 
 MAX_ENTRIES = 50_000
 IGNORED_NAMES = frozenset({"__MACOSX", "CACHEDIR.TAG"})
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """A file or folder, symbolic links followed. `identity` is device and inode."""
 
     name: str

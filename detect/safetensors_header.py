@@ -7,7 +7,6 @@ tensor names its dtype, shape and `[begin, end)` in the data, which they cover w
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 from detect import strict_json, tensor_table
 from detect.errors import HeaderError
 from detect.magic import MAX_SAFETENSORS_HEADER_BYTES, SNIFFED_BYTES, refuse_impostor
-from detect.regular_file import open_regular
+from detect.regular_file import RegularFile
 from detect.tensor import Column, Tensor, by_name, columns, columns_of
 
 MAX_HEADER_BYTES = 32 << 20
@@ -57,18 +56,24 @@ def read_header(path: Path) -> SafetensorsHeader:
         HeaderError: with a reason code: a Git-LFS pointer, empty, truncated or corrupt.
         OSError: the file cannot be read.
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(min(size, SNIFFED_BYTES))
-        length = _length(path, start, size)
-        raw = bytearray(start[8 : 8 + length])
-        while len(raw) < length:
-            more = file.read(min(length - len(raw), 1 << 20))
-            if not more:
-                raise _truncated(path, "it ends inside its header")
-            raw += more
-    content, available = bytes(raw), size - 8 - length
+    with RegularFile(path) as file:
+        start = file.read(0, min(file.size, SNIFFED_BYTES))
+        length = _length(path, start, file.size)
+        content = _content(path, file, start, 8 + length)
+    available = file.size - 8 - length
     return _well_formed(content, available) or _parse(path, content, available)
+
+
+def _content(path: Path, file: RegularFile, start: bytes, end: int) -> bytes:
+    """What follows the length, of which `start` has the beginning."""
+    pieces, position = [start[8:end]], len(start)
+    while position < end:
+        more = file.read(position, min(end - position, 1 << 20))
+        if not more:
+            raise _truncated(path, "it ends inside its header")
+        pieces.append(more)
+        position += len(more)
+    return b"".join(pieces)
 
 
 def _length(path: Path, start: bytes, size: int) -> int:

@@ -8,7 +8,6 @@ readers take turns with ours on the same files.
 from __future__ import annotations
 
 import functools
-import io
 import json
 import math
 import os
@@ -169,22 +168,20 @@ def interleaved(runs: int, *works: Callable[[], object]) -> list[Timing]:
     ]
 
 
-class _Counted(io.FileIO):
-    bytes_read = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        content = super().read(-1 if size is None else size) or b""
-        _Counted.bytes_read += len(content)
-        return content
-
-
 def bytes_read(path: Path) -> int:
     """Of one answer, over all files."""
-    _Counted.bytes_read = 0
-    opened: Any = lambda descriptor, *_, **__: _Counted(descriptor, "rb")  # noqa: E731
-    with mock.patch("os.fdopen", opened):
+    total = 0
+
+    def counted(*arguments: int) -> bytes:
+        nonlocal total
+        content = pread(*arguments)
+        total += len(content)
+        return content
+
+    pread = os.pread
+    with mock.patch("os.pread", counted):
         inspect_path(path)
-    return _Counted.bytes_read
+    return total
 
 
 def show(what: str, timing: Timing, target: str = "") -> None:
