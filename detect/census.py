@@ -264,8 +264,8 @@ class Census:
     @cached_property
     def channels_last_kernels(self) -> bool:
         """Kernels have one to four input channels, by whose place they are told."""
-        named = (a.parts for a in self.layers if "weight" in a.parts)
-        return any(_channels_last(parts["weight"].shape) for parts in named)
+        named = [a.parts["weight"].shape for a in self.layers if "weight" in a.parts]
+        return any(_channels_last(shape) for shape in named if len(shape) > 2)
 
     @cached_property
     def bare_layers(self) -> bool:
@@ -368,8 +368,12 @@ def _split_alike(names: Sequence[str], cut: int) -> bool:
 
 
 def _alike(prefixes: Sequence[str], parts: Parts) -> Alike:
-    words = layer_words.of(prefixes[0])
-    return Alike(tuple(prefixes), parts, _class(parts), _is_linear(words, parts), words)
+    words, weight = layer_words.of(prefixes[0]), parts.get("weight")
+    vector = weight is not None and len(weight.shape) < 2
+    # Empty for what is no matrix: norms, biases, single vectors.
+    name = "" if vector and len(parts) == 1 else _class(parts)
+    linear = not (vector or words.tower or words.not_linear)
+    return Alike(tuple(prefixes), parts, name, linear, words)
 
 
 def _layer_count(alike: Alike) -> int:
@@ -400,20 +404,13 @@ def split(name: str) -> tuple[str, str]:
 
 
 def _class(parts: Parts) -> str:
-    """Empty for what is no matrix: norms, biases, single vectors."""
-    weight = parts.get("weight")
-    if weight is not None and len(parts) == 1 and len(weight.shape) < 2:
-        return ""
-    rules = _rules_about(frozenset(parts))
-    return next((rule.name for rule in rules if rule.matches(parts)), "")
+    for rule in _rules_about(frozenset(parts)):
+        if rule.matches(parts):
+            return rule.name
+    return ""
 
 
 @lru_cache(maxsize=256)
 def _rules_about(suffixes: frozenset[str]) -> tuple[Rule, ...]:
     """Those that may match a layer of these tensors; most layers have the same ones."""
     return tuple(rule for rule in RULES if rule.may_match(suffixes))
-
-
-def _is_linear(words: Words, parts: Parts) -> bool:
-    weight = parts.get("weight")
-    return not (words.tower or words.not_linear or (weight is not None and len(weight.shape) < 2))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from detect.census import PLAIN, UNKNOWN
 from detect.facts import Understood
-from detect.hf_config import MAX_NUMBER, mapping
+from detect.hf_config import MAX_NUMBER
 from detect.parameters import expert_count
 from detect.types import Problem
 
@@ -95,7 +95,7 @@ def _absurd_layers(model: Understood) -> Iterator[Problem]:
     """Fatal: engines build a network as large as the config says before they look at weights, and
     a claim of ten million layers would take all memory of the machine."""
     config, tensors = model.configs.config, model.census.tensor_count
-    parts = (config, *map(mapping, config.values()))
+    parts = (config, *(value for value in config.values() if isinstance(value, dict)))
     claims = (part.get(key) for part in parts for key in LAYER_COUNTS)
     stated = max((count for count in claims if isinstance(count, int)), default=0)
     if stated > tensors:

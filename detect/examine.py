@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from detect.errors import HeaderError
 from detect.gguf_set import GGUFFile, GGUFKind, GGUFSet
 from detect.hf_config import Configs, Json, read_configs
 from detect.layouts import Place
-from detect.listing import Listing
+from detect.listing import Entry, Listing
 from detect.magic import Kind
 from detect.naming import Found, Identity
 from detect.safetensors_folder import unreadable
@@ -54,23 +54,22 @@ class _Examination:
         self._place = place
         self._main = place.main
         self._skipped: list[Skipped] = []
-        self._kinds: dict[Path, Kind] = {}
-        self._entries = {e.path: e for one in place.listings for e in one.files.values()}
+        self._kinds: list[dict[str, Kind]] = []
 
     def run(self) -> tuple[list[Found], list[Skipped]]:
         for listing in self._place.listings:
             self._skipped += unfinished.partials(listing)
-            self._sniff(listing)
+            self._kinds.append(dict(self._sniffed(listing)))
         found = [*self._in_main_folder(), *self._ggufs()]
         return [self._settled(one) for one in found], self._skipped
 
-    def _sniff(self, listing: Listing) -> None:
+    def _sniffed(self, listing: Listing) -> Iterator[tuple[str, Kind]]:
         for name, entry in listing.files.items():
             suffix = os.path.splitext(name)[1].lower()
             if suffix not in SNIFFED_SUFFIXES and not name.startswith(BLOB):
                 continue
             try:
-                self._kinds[entry.path] = magic.sniff_file(entry.path)
+                yield name, magic.sniff_file(entry.path)
             except OSError as error:
                 what = f"It cannot be read: {error.strerror or error}."
                 self._skipped.append(Skipped(entry.path, "unreadable", what))
@@ -82,7 +81,7 @@ class _Examination:
         if self._place.exact:
             return
         configs = read_configs(self._main)
-        kinds = {p.name: k for p, k in self._kinds.items() if p.parent == self._main.folder}
+        kinds = self._kinds[0]
         one_model = bool(self._place.name) or configs.has_config
         pipeline = "model_index.json" in self._main.files or one_model
         if pipeline and (info := foreign.find(self._main, kinds, configs, [foreign.PIPELINE])):
@@ -123,8 +122,7 @@ class _Examination:
         return [(one.stem if len(sets) > 1 or not self._place.name else "", one) for one in sets]
 
     def _is_safetensors(self, name: str) -> bool:
-        kind = self._kinds.get(self._main.files[name].path)
-        return name.endswith(".safetensors") and kind is not Kind.GGUF
+        return name.endswith(".safetensors") and self._kinds[0].get(name) is not Kind.GGUF
 
     def _safetensors(self, configs: Configs, chosen: WeightSet, stem: str) -> Iterator[Found]:
         facts = safetensors_folder.read(self._main, chosen, configs)
@@ -152,17 +150,16 @@ class _Examination:
     # GGUF
 
     def _gguf_names(self) -> Iterator[tuple[Listing, str]]:
-        for listing in self._place.listings:
+        for listing, kinds in zip(self._place.listings, self._kinds, strict=True):
             for name in sorted({*listing.files, *listing.dangling}):
-                if self._is_gguf(listing, name):
+                if self._is_gguf(listing, name, kinds.get(name)):
                     yield listing, name
 
-    def _is_gguf(self, listing: Listing, name: str) -> bool:
+    def _is_gguf(self, listing: Listing, name: str, kind: Kind | None) -> bool:
         """By content, or by a name under which nothing else is to be expected."""
         by_name = self._place.exact or name.lower().endswith(".gguf")
         if name in listing.dangling:
             return by_name
-        kind = self._kinds.get(listing.files[name].path)
         if kind is None or kind in NEVER_GGUF:
             return False
         return by_name or kind is Kind.GGUF
@@ -188,10 +185,10 @@ class _Examination:
     # Both
 
     def _found(self, info: ModelInfo, stem: str = "") -> Found:
-        return Found(info=info, stem=stem, identity=identity_of(self._place, info, stem))
+        return Found(info=info, stem=stem)
 
     def _settled(self, one: Found) -> Found:
-        entries = [self._entries[path] for path in one.info.files if path in self._entries]
+        entries = _entries(self._place, one.info.files)
         problem = unfinished.problem_of(one.info, entries, self._place.listings)
         if problem is None:
             return one
@@ -201,9 +198,16 @@ class _Examination:
 
 def identity_of(place: Place, info: ModelInfo, stem: str) -> Identity:
     """The devices and inodes of the model's files."""
+    entries = _entries(place, info.files)
+    if not stem and (config := place.main.files.get("config.json")):
+        entries.append(config)
+    return frozenset([entry.identity for entry in entries])
+
+
+def _entries(place: Place, paths: Sequence[Path]) -> list[Entry]:
+    """Of the files at these paths, in the order of the paths."""
     files = {entry.path: entry for one in place.listings for entry in one.files.values()}
-    paths = [*info.files, *([place.main.folder / "config.json"] if not stem else [])]
-    return frozenset(files[path].identity for path in paths if path in files)
+    return [files[path] for path in paths if path in files]
 
 
 def _companion_kind(info: ModelInfo) -> str:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 
 from detect.hf_config import Configs
 from detect.listing import Entry, Listing
@@ -22,6 +24,7 @@ from detect.types import (
     WeightFormat,
 )
 
+NOTHING = r"(?!)"
 CONVERTED = "Look for a GGUF, MLX or safetensors version of the model."
 
 
@@ -168,15 +171,16 @@ def strays(listing: Listing, kinds: Mapping[str, Kind]) -> Iterator[Skipped]:
 
 
 def _marked(candidate: Foreign, names: list[str], kinds: Mapping[str, Kind]) -> list[str]:
-    found = [name for name in names if _matches(name, candidate.marks)]
+    found = list(filter(_any_of(candidate.marks).match, names))
     found += [n for n, kind in kinds.items() if kind in candidate.kinds and n not in found]
-    if candidate.also and not any(_matches(name, candidate.also) for name in names):
+    if candidate.also and not any(map(_any_of(candidate.also).match, names)):
         return []
     return found
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+@cache
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, patterns)) or NOTHING)
 
 
 def _model(found: Foreign, listing: Listing, marked: list[str], configs: Configs) -> ModelInfo:

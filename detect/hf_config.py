@@ -104,9 +104,11 @@ class Configs:
 
     def number(self, *keys: str) -> int | None:
         """The first positive whole number under these keys; the text part goes first."""
-        places = (self.text, self.config)
-        found = (number(place.get(key)) for place in places for key in keys)
-        return next((n for n in found if n), None)
+        for place in (self.text, self.config):
+            for key in keys:
+                if found := number(place.get(key)):
+                    return found
+        return None
 
 
 def mapping(value: Any) -> Json:

@@ -84,8 +84,8 @@ def survey(
 
 
 def survey_one(folder: Path, roots: Sequence[Path]) -> Iterator[Item]:
-    """A folder that was named itself; its models are named after it."""
-    resolved = folder.resolve()
+    """A folder that was named itself, with its own roots; its models are named after it."""
+    resolved = roots[0]
     repo = resolved.parent.parent
     if resolved.parent.name == "snapshots" and repo.name.startswith(HF_REPO):
         name = repo_name(repo.name)

@@ -10,6 +10,8 @@ import stat
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 
 from msgspec import Struct
@@ -67,14 +69,14 @@ def list_folder(folder: Path, roots: Sequence[Path]) -> Listing:
 def _entries(folder: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as scanned:
-            entries = [e for _, e in zip(range(MAX_ENTRIES + 1), scanned, strict=False)]
+            entries = list(islice(scanned, MAX_ENTRIES + 1))
     except OSError as error:
         skipped.append(Skipped(folder, "unreadable", f"It cannot be read: {error.strerror}."))
         return
     if len(entries) > MAX_ENTRIES:
         what = f"It has more than {MAX_ENTRIES:,} entries; only the first were looked at."
         skipped.append(Skipped(folder, "too_many", what))
-    for entry in sorted(entries[:MAX_ENTRIES], key=lambda e: e.name):
+    for entry in sorted(entries[:MAX_ENTRIES], key=attrgetter("name")):
         if entry.name in IGNORED_NAMES or entry.name.startswith("."):
             continue
         if not _is_text(entry.name):

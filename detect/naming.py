@@ -127,9 +127,13 @@ def _with_short_names(found: Sequence[Found]) -> tuple[ModelInfo, ...]:
     short = [_short_names(one) - taken for one in found]
     counts = Counter(chain.from_iterable(short))
     return tuple(
-        replace(one.info, aliases=(*one.info.aliases, *sorted(n for n in names if counts[n] == 1)))
+        _with_aliases(one.info, sorted(name for name in names if counts[name] == 1))
         for one, names in zip(found, short, strict=True)
     )
+
+
+def _with_aliases(info: ModelInfo, names: Sequence[str]) -> ModelInfo:
+    return replace(info, aliases=(*info.aliases, *names)) if names else info
 
 
 def _short_names(one: Found) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from detect.census import Alike, Census, Parts
@@ -46,12 +46,12 @@ class Count:
 
 def count(census: Census, configs: Configs, widths: Widths, bits: float | None) -> Count:
     """All parameters, and for mixtures of experts those used per token."""
-    if any(alike.name in UNTOLD for alike in census.layers):
+    if not UNTOLD.isdisjoint([alike.name for alike in census.layers]):
         stated = configs.stated_parameters
         return Count(stated, None, "stated in the index" if stated else "")
     total = experts = 0
     for alike in census.layers:
-        weights = sum(n * _weights(alike, w, bits) for w, n in _by_width(alike, widths))
+        weights = _in_all(alike, widths, bits)
         total += weights
         if alike.words.expert:
             experts += weights
@@ -75,11 +75,12 @@ def _active(total: int, experts: int, configs: Configs) -> int | None:
     return total - round(experts * (1 - share)) if experts and share and share <= 1 else None
 
 
-def _by_width(alike: Alike, widths: Widths) -> Iterable[tuple[Width | None, int]]:
-    """How many of these layers have which width; equal shapes may stand for several."""
+def _in_all(alike: Alike, widths: Widths, bits: float | None) -> int:
+    """Of all these layers, in which equal packed shapes may stand for several widths."""
     if alike.name not in CLASSES:
-        return [(None, len(alike.prefixes))]
-    return Counter(map(widths.by_layer.get, alike.prefixes)).items()
+        return len(alike.prefixes) * _weights(alike, None, bits)
+    by_width = Counter(map(widths.by_layer.get, alike.prefixes))
+    return sum(layers * _weights(alike, width, bits) for width, layers in by_width.items())
 
 
 def _weights(alike: Alike, width: Width | None, bits: float | None) -> int:

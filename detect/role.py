@@ -23,6 +23,7 @@ ENCODER_DECODERS = frozenset(
     {"t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "longt5", "led"}
 )
 GENERATES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForCausalLMWithMTP")
+DIFFUSION = ("model.diffusion_model.", "double_blocks.", "transformer_blocks.")
 VISION_CONFIGS = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")
 
 
@@ -58,7 +59,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         Role.EMBEDDING,
         "it comes with files of sentence-transformers",
-        lambda s: bool(SENTENCE_TRANSFORMERS & set(s.beside)),
+        lambda s: not SENTENCE_TRANSFORMERS.isdisjoint(s.beside),
     ),
     Rule(
         Role.COMPANION,
@@ -78,10 +79,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         Role.DIFFUSION,
         "its tensors are those of a diffusion model",
-        lambda s: any(
-            p.startswith(("model.diffusion_model.", "double_blocks.", "transformer_blocks."))
-            for p in (alike.prefix for alike in s.census.layers)
-        ),
+        lambda s: any(alike.prefix.startswith(DIFFUSION) for alike in s.census.layers),
     ),
     Rule(
         Role.RERANKER,

@@ -104,7 +104,7 @@ def _well_formed(raw: bytes, available: int) -> SafetensorsHeader | None:
     if not (_cover(spans, available) or _cover(sorted(spans), available)):
         return None
     found = columns(table.rows, rows, [end - begin for begin, end in spans])
-    if not all(_fits(column.tensor) for column in found):
+    if not all(map(_fits, {column.tensor for column in found})):
         return None
     return SafetensorsHeader(found, table.metadata, available)
 
