@@ -223,7 +223,7 @@ class Alike(Struct, frozen=True, gc=False):
 @dataclass(frozen=True, kw_only=True)
 class Census:
     """All layers, by what is alike in them. `counts` has the layers per class, over
-    the language model's linear ones."""
+    the language model's linear ones, the most frequent class first."""
 
     layers: tuple[Alike, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -236,9 +236,9 @@ class Census:
     @cached_property
     def main(self) -> str:
         """The class that the weights are known by: the most frequent that is not plain."""
-        special = Counter({c: n for c, n in self.counts.items() if c not in (PLAIN, UNKNOWN)})
-        if special:
-            return special.most_common(1)[0][0]
+        for name in self.counts:
+            if name not in (PLAIN, UNKNOWN):
+                return name
         return PLAIN if PLAIN in self.counts or not self.counts else UNKNOWN
 
     @cached_property
@@ -270,7 +270,7 @@ class Census:
     @cached_property
     def bare_layers(self) -> bool:
         """The language model's layers are below nothing, not even `model.`."""
-        return any(a.prefix.startswith("layers.") for a in self.layers if not a.tower)
+        return any(a.prefix.startswith("layers.") and not a.tower for a in self.layers)
 
     @cached_property
     def experts(self) -> bool:

@@ -23,7 +23,7 @@ from detect.errors import HeaderError
 from detect.gguf_set import GGUFFile, GGUFKind, GGUFSet
 from detect.hf_config import Configs, Json, read_configs
 from detect.layouts import Place
-from detect.listing import Entry, Listing
+from detect.listing import Entry, Listing, listed_name
 from detect.magic import Kind
 from detect.naming import Found, Identity
 from detect.safetensors_folder import unreadable
@@ -206,8 +206,12 @@ def identity_of(place: Place, info: ModelInfo, stem: str) -> Identity:
 
 def _entries(place: Place, paths: Sequence[Path]) -> list[Entry]:
     """Of the files at these paths, in the order of the paths."""
-    files = {entry.path: entry for one in place.listings for entry in one.files.values()}
-    return [files[path] for path in paths if path in files]
+    return [
+        entry
+        for path in paths
+        for listing in place.listings
+        if (entry := listing.files.get(listed_name(path.name))) and entry.path == path
+    ]
 
 
 def _companion_kind(info: ModelInfo) -> str:

@@ -176,9 +176,10 @@ class _Reader:
         """What is no JSON at all is passed over by every engine, so it is as good as absent; what
         is no text is not."""
         entry = self._listing.files.get(GENERATION)
+        if entry is None:
+            return {}
         try:
-            content = read_bounded(entry.path, MAX_CONFIG_BYTES) if entry else b"{}"
-            value = strict_json.parse(content)
+            value = strict_json.parse(read_bounded(entry.path, MAX_CONFIG_BYTES))
         except json.JSONDecodeError:
             return {}
         except (OSError, ValueError) as error:

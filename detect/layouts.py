@@ -6,6 +6,7 @@ A `Place` is a folder that may hold models, with the name that they get from whe
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ Item = Place | TensorLayers | Skipped
 
 def roots_of(folders: Sequence[Path]) -> tuple[Path, ...]:
     """Below which links may end: the folders, and for part of a Hugging Face cache its repo."""
-    resolved = [folder.resolve() for folder in folders]
+    resolved = [Path(os.path.realpath(folder)) for folder in folders]
     inside = [folder for folder in resolved if HF_REPO in str(folder)]
     repos = [p for r in inside for p in (r, *r.parents) if p.name.startswith(HF_REPO)]
     return tuple(dict.fromkeys([*resolved, *repos]))

@@ -20,6 +20,7 @@ from detect.types import Skipped
 
 MAX_ENTRIES = 50_000
 IGNORED_NAMES = frozenset({"__MACOSX", "CACHEDIR.TAG"})
+NAME = attrgetter("name")
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -51,10 +52,10 @@ def list_folder(folder: Path, roots: Sequence[Path]) -> Listing:
     skipped: list[Skipped] = []
     for found in _entries(folder, skipped):
         entry = _examine(found, folder, roots)
-        if isinstance(entry, Skipped):
-            skipped.append(entry)
-        elif entry is None:
+        if entry is None:
             dangling.add(found.name)
+        elif isinstance(entry, Skipped):
+            skipped.append(entry)
         else:
             (folders if _is_folder(found) else files)[entry.name] = entry
     return Listing(
@@ -76,8 +77,8 @@ def _entries(folder: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]
     if len(entries) > MAX_ENTRIES:
         what = f"It has more than {MAX_ENTRIES:,} entries; only the first were looked at."
         skipped.append(Skipped(folder, "too_many", what))
-    for entry in sorted(entries[:MAX_ENTRIES], key=attrgetter("name")):
-        if entry.name in IGNORED_NAMES or entry.name.startswith("."):
+    for entry in sorted(entries[:MAX_ENTRIES], key=NAME):
+        if entry.name[0] == "." or entry.name in IGNORED_NAMES:
             continue
         if not _is_text(entry.name):
             what = f"The name {entry.name!r} in it is not UTF-8; rename it."
@@ -101,12 +102,17 @@ def _examine(
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         return Skipped(path, "unreadable", f"It is {_special(status.st_mode)}, not a file.")
     return Entry(
-        unicodedata.normalize("NFC", found.name),
+        listed_name(found.name),
         path,
         status.st_size,
         status.st_mtime_ns,
         (status.st_dev, status.st_ino),
     )
+
+
+def listed_name(name: str) -> str:
+    """Of a file that the file system calls so."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _link_problem(path: Path, roots: Sequence[Path]) -> str:
@@ -128,6 +134,8 @@ def _is_folder(found: os.DirEntry[str]) -> bool:
 
 
 def _is_text(name: str) -> bool:
+    if name.isascii():
+        return True
     try:
         name.encode()
     except UnicodeEncodeError:
