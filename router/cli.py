@@ -20,7 +20,7 @@ from backends.memory import machine_memory
 from detect.cache import FILE_NAME, Cache
 from detect.errors import DetectError
 from detect.types import ScanReport
-from router import experience, settings
+from router import experience, log, settings
 from router.api import describe
 from router.errors import RouterError, SettingsError
 from router.experience import Experience
@@ -32,8 +32,6 @@ from router.running import running
 from router.settings import Settings
 from router.table import printable, table
 from router.ways import Ways
-
-log = logging.getLogger("router")
 
 DISTRIBUTION = "local-model-router"
 
@@ -72,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     except Exception as error:
         # Ours to mend: the log has where, when it is asked for everything.
-        log.debug("failed", exc_info=error)
+        logging.getLogger("router").debug("failed", exc_info=error)
         what = f"{type(error).__name__}: {error}"
         return _complain(f"unexpectedly failed ({what}); please report this.", FAILED)
 
@@ -140,7 +138,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     from router import server
 
     chosen = _with_models_dir(_settings(arguments))
-    _log_to_stderr(chosen.log_level)
+    log.to_stderr(chosen.log_level)
+    if chosen.log_file is not None:
+        log.to_file(chosen.log_file)
     sock = server.bind(chosen.host, chosen.port)
     backends = server.create_backends(chosen)
     kept = _cache(chosen)
@@ -181,29 +181,6 @@ def _invitation(registry: Registry, base: str, chosen: Settings) -> str:
 
 def _shell_quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PrintableLines("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    # uvicorn tells of its own start and end; ours says it better. Its errors still show.
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("httpcore").setLevel(logging.WARNING)
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)
-
-
-class _PrintableLines(logging.Formatter):
-    """Engines colour what they say, and paths say what their client wrote."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return printable(super().formatMessage(record).expandtabs(4))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Indented: no line of it can be taken for a record."""
-        lines = super().formatException(ei).expandtabs(4).split("\n")
-        return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 # list
@@ -457,4 +434,5 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 def _complain(sentence: str, status: int) -> int:
     print(f"router: {printable(sentence)}", file=sys.stderr)
+    log.keep(sentence)
     return status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from router.errors import SettingsError
@@ -19,6 +19,7 @@ from router.option import (
     parse_tokens,
     read_table,
 )
+from router.toml_file import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,9 @@ class ModelSettings:
     pin: bool = option_field(False, "Never unload it for another model.", parse_switch, "YES|NO")
     preload: bool = option_field(False, "Load it when the daemon starts.", parse_switch, "YES|NO")
 
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each setting was written."""
+
     @property
     def sampling(self) -> dict[str, Any]:
         """Fields of a request, with the values that it has if it does not say."""
@@ -74,23 +78,32 @@ SAMPLING = (
     "frequency_penalty", "max_tokens",
 )  # fmt: skip
 
+MODELS = "models"
+
 NOTHING_SAID = ModelSettings(id="")
 
 MODEL_OPTIONS = tuple(one for one in dataclasses.fields(ModelSettings) if one.metadata)
 
 
-def model_settings(table: Any, place: str) -> tuple[ModelSettings, ...]:
-    """
+def model_settings(table: Any, place: Place) -> tuple[ModelSettings, ...]:
+    """What stands below `[models]`, which is at `place`.
+
     Raises:
         SettingsError: naming the model and the key.
     """
     if not isinstance(table, Mapping):
-        raise SettingsError(f"models in {place} must be tables such as [models.my-model].")
-    return tuple(_one(name, given, f"[models.{name}] of {place}") for name, given in table.items())
+        where = f"{MODELS} in {place.at(MODELS)}"
+        raise SettingsError(f"{where} must be tables such as [models.my-model].")
+    models = place.table(MODELS)
+    return tuple(_one(name, given, models.table(name)) for name, given in table.items())
 
 
-def _one(name: str, given: Any, place: str) -> ModelSettings:
+def _one(name: str, given: Any, place: Place) -> ModelSettings:
     if not isinstance(given, Mapping):
         raise SettingsError(f"{place} must be a table; a name with dots or slashes needs quotes.")
     read = read_table(given, MODEL_OPTIONS, place)
-    return ModelSettings(id=name, **{key: value for key, (value, _) in read.items()})
+    return ModelSettings(
+        id=name,
+        **{key: value for key, (value, _) in read.items()},
+        origins={key: where for key, (_, where) in read.items()},
+    )

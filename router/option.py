@@ -16,6 +16,7 @@ from typing import Any
 
 from router.errors import SettingsError
 from router.preference import ModelClass
+from router.toml_file import Place
 
 ENGINE_NAMES = ("mlx", "llama.cpp", "mistral.rs")
 CLASS_NAMES = tuple(ModelClass)
@@ -179,13 +180,16 @@ def option_field(
     *,
     repeated: bool = False,
     secret: bool = False,
+    at_start: bool = False,
 ) -> Any:
+    """A field of a dataclass of options; one that is read `at_start` cannot change afterwards."""
     metadata = {
         "help": help,
         "parse": parse,
         "metavar": metavar,
         "repeated": repeated,
         "secret": secret,
+        "at_start": at_start,
     }
     return field(default=default, metadata=metadata, repr=not secret)
 
@@ -222,7 +226,7 @@ def _kind(field_: Option) -> str:
 
 
 def read_table(
-    table: Mapping[str, Any], options: Iterable[Option], place: str
+    table: Mapping[str, Any], options: Iterable[Option], place: Place
 ) -> dict[str, tuple[Any, str]]:
     """Values by option, each with where it was written.
 
@@ -234,8 +238,9 @@ def read_table(
     for key, value in table.items():
         known = by_name.get(key.replace("-", "_"))
         if known is None:
-            raise SettingsError(f"{place} has {key!r}, which is not an option{_near(key, by_name)}")
-        where = f"{key} in {place}"
+            no_option = f"has {key!r}, which is not an option{_near(key, by_name)}"
+            raise SettingsError(f"{place.at(key)} {no_option}")
+        where = f"{key} in {place.at(key)}"
         found[known.name] = (read(known, texts(value), where), where)
     return found
 

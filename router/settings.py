@@ -11,13 +11,14 @@ import dataclasses
 import ipaddress
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backends.base import Patience
+from router import toml_file
 from router.errors import SettingsError
-from router.model_settings import ModelSettings, model_settings
+from router.model_settings import MODELS, ModelSettings, model_settings
 from router.option import (
     CLASS_NAMES,
     MemoryBudget,
@@ -55,13 +56,13 @@ class Settings:
     )
     watch: bool = option_field(
         True,
-        "Watch the folders: models that come, change and go are served, or not, without a restart.",
+        "Watch the folders and the file of --config: what changes there holds without a restart.",
         parse_switch,
         "YES|NO",
     )
-    host: str = option_field("127.0.0.1", "Address to listen on.", str, "ADDRESS")
+    host: str = option_field("127.0.0.1", "Address to listen on.", str, "ADDRESS", at_start=True)
     port: int = option_field(
-        DEFAULT_PORT, "Port to listen on; 0 takes a free one.", parse_port, "PORT"
+        DEFAULT_PORT, "Port to listen on; 0 takes a free one.", parse_port, "PORT", at_start=True
     )
     api_key: str | None = option_field(
         None,
@@ -100,13 +101,18 @@ class Settings:
         repeated=True,
     )
     llama_server: Path | None = option_field(
-        None, "The llama-server binary to use instead of the one on PATH.", parse_path, "FILE"
+        None,
+        "The llama-server binary to use instead of the one on PATH.",
+        parse_path,
+        "FILE",
+        at_start=True,
     )
     mistralrs: Path | None = option_field(
         None,
         "The mistralrs or mistralrs-server binary to use instead of the one on PATH.",
         parse_path,
         "FILE",
+        at_start=True,
     )
     memory: MemoryBudget = option_field(
         MemoryBudget(percent=80),
@@ -176,13 +182,24 @@ class Settings:
         "Where is remembered what the folders hold and what the engines say they support.",
         parse_path,
         "DIR",
+        at_start=True,
     )
     log_level: str = option_field(
         "info", "How much to log: debug, info, warning or error.", parse_level, "LEVEL"
     )
+    log_file: Path | None = option_field(
+        None,
+        "A file that gets the log, too; full, it is set aside, and the oldest of five is removed.",
+        parse_path,
+        "FILE",
+        at_start=True,
+    )
 
     models: tuple[ModelSettings, ...] = ()
     """What the file says of single models; there are no flags for them."""
+
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each option that is not at its default was written."""
 
     @property
     def patience(self) -> Patience:
@@ -261,13 +278,13 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
         in_file, models = _from_file(*given[CONFIG])
         given = in_file | given
     values = {name: value for name, (value, _) in given.items()}
-    settings = Settings(**values, models=models)
-    _check(settings, {name: where for name, (_, where) in given.items()})
+    origins = {name: where for name, (_, where) in given.items()}
+    settings = Settings(**values, models=models, origins=origins)
+    check(settings)
     return settings
 
 
 CONFIG = "config"
-MAX_FILE_BYTES = 2**20
 
 Given = dict[str, tuple[Any, str]]
 """Values by option, each with where it was written: `--port`, `ROUTER_PORT`, `port in FILE`."""
@@ -301,27 +318,10 @@ def _from_environment(environment: Mapping[str, str]) -> Given:
 
 def _from_file(path: Path, named_by: str) -> tuple[Given, tuple[ModelSettings, ...]]:
     """The options in the file, and what it says of single models under `[models.ID]`."""
-    table = _toml(path, named_by)
-    models = table.pop("models", {})
+    table, place = toml_file.read(path, named_by)
+    models = model_settings(table.pop(MODELS, {}), place)
     in_a_file = [option for option in OPTIONS if option.name != CONFIG]
-    return read_table(table, in_a_file, str(path)), model_settings(models, str(path))
-
-
-def _toml(path: Path, named_by: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        with open(path, "rb") as file:
-            written = file.read(MAX_FILE_BYTES + 1)
-        if len(written) > MAX_FILE_BYTES:
-            raise SettingsError(f"{named_by} {path} is too large for a file of options.")
-        return tomllib.loads(written.decode("utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{named_by} {path} cannot be read: {error.strerror}.") from None
-    except RecursionError:
-        raise SettingsError(f"{named_by} {path} is nested too deeply.") from None
-    except ValueError as error:
-        raise SettingsError(f"{named_by} {path} is not a TOML file: {error}.") from None
+    return read_table(table, in_a_file, place), models
 
 
 def is_loopback(host: str) -> bool:
@@ -332,16 +332,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check(settings: Settings, where: Mapping[str, str]) -> None:
+def check(settings: Settings) -> None:
+    """Raises SettingsError: options that are fine alone, and not here or together."""
     if not is_loopback(settings.host) and not settings.api_key:
         raise SettingsError(
-            f"{where['host']} {settings.host} would let everyone on the network use your models: "
-            "set --api-key (or ROUTER_API_KEY) as well."
+            f"{_origin(settings, 'host')} {settings.host} would let everyone on the network use "
+            "your models: set --api-key (or ROUTER_API_KEY) as well."
         )
+    where = _origin(settings, "models_dir")
     for folder in settings.models_dir:
         if not folder.exists():
-            raise SettingsError(f"{where['models_dir']} {folder} does not exist.")
+            raise SettingsError(f"{where} {folder} does not exist.")
         if not folder.is_dir():
-            raise SettingsError(
-                f"{where['models_dir']} {folder} is a file: give the folder that it lies in."
-            )
+            raise SettingsError(f"{where} {folder} is a file: give the folder that it lies in.")
+
+
+def _origin(settings: Settings, name: str) -> str:
+    return settings.origins.get(name, "--" + name.replace("_", "-"))

@@ -22,7 +22,8 @@ MAY_IMPORT = {
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "table", "preference", "runtime", "experience"}),
-    frozenset({"option", "explain", "last_words", "keep_alive"}),
+    frozenset({"toml_file", "explain", "log", "last_words", "keep_alive"}),
+    frozenset({"option"}),
     frozenset({"model_settings"}),
     frozenset({"settings"}),
     frozenset({"registry"}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 from typing import Any
 
@@ -46,26 +45,6 @@ def test_json_is_readable_and_holds_what_no_terminal_should_get_escaped(
     assert_printable(shown)
     assert "Größe 模型" in shown
     assert json.loads(shown) == value
-
-
-def test_a_log_line_is_printable_whatever_an_engine_says() -> None:
-    record = logging.LogRecord("router", logging.ERROR, "", 0, f"a | \x1b[31m{EVIL}\tb", (), None)
-    line = cli._PrintableLines("%(message)s").format(record)
-    assert_printable(line)
-    assert line.startswith("a | ")
-    assert line.endswith(" b")
-
-
-def test_no_name_can_forge_a_line_of_the_log() -> None:
-    formatter = cli._PrintableLines("%(asctime)s %(message)s", "%H:%M:%S")
-    record = logging.LogRecord("router", logging.INFO, "", 0, "a\n12:00:00 I b", (), None)
-    assert len(formatter.format(record).splitlines()) == 1
-    try:
-        raise ValueError("a\n12:00:00 I b")
-    except ValueError as error:
-        record.exc_info = (ValueError, error, error.__traceback__)
-    _, *lines = formatter.format(record).splitlines()
-    assert all(line.startswith("  ") for line in lines)
 
 
 def invitation(*models: ModelEntry, **settings: Any) -> str:

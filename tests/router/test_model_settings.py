@@ -7,6 +7,7 @@ import pytest
 from router.errors import SettingsError
 from router.model_settings import MODEL_OPTIONS, ModelSettings, model_settings
 from router.settings import load
+from router.toml_file import Place
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "router.toml"
 
@@ -55,9 +56,10 @@ def test_what_a_file_says_of_an_engine_is_a_wish_and_a_flag_goes_before_it(tmp_p
         ("[models]\na = 1", "needs quotes"),
         ("[models.org/a]\n", "not a TOML file"),
         ("[models.a]\npinn = true", "did you mean 'pin'?"),
-        ("[models.a]\nxyzzy = true", "is not an option."),
+        ("\n[models.a]\nxyzzy = true", "router.toml (line 3) has 'xyzzy', which is not an option."),
         ("[models.a]\nengine = 'vllm'", "takes one of mlx, llama.cpp, mistral.rs"),
         ("[models.a]\ncontext-length = 0", "context-length in [models.a] of"),
+        ("[models.a]\ncontext-length = 0", "router.toml (line 2) takes a number of tokens"),
         ("[models.a]\npin = 'perhaps'", "takes yes or no"),
         ("prot = 1", "did you mean 'port'?"),
     ],
@@ -84,4 +86,4 @@ def test_the_example_of_a_model_loads_when_it_is_switched_on(tmp_path: Path) -> 
 
 
 def test_nothing_said_changes_nothing() -> None:
-    assert model_settings({}, "router.toml") == ()
+    assert model_settings({}, Place("router.toml")) == ()

@@ -75,13 +75,17 @@ def test_a_file_may_hold_every_option_as_text_number_or_list(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("port = 99999", "port in {file} takes a port between 0 and 65535, not '99999'."),
-        ("ports = 1", "{file} has 'ports', which is not an option; did you mean 'port'?"),
-        ('config = "x"', "{file} has 'config', which is not an option."),
-        ("port = [1, 2]", "port in {file} takes one value, not ['1', '2']."),
-        ("port = true", "port in {file} takes a port, not 'True'."),
-        ("port =", "--config {file} is not a TOML file: "),
-        ('host = "0.0.0.0"', "host in {file} 0.0.0.0 would let everyone"),
+        ("port = 99999", "port in {file} (line 1) takes a port between 0 and 65535, not '99999'."),
+        (
+            "\nports = 1",
+            "{file} (line 2) has 'ports', which is not an option; did you mean 'port'?",
+        ),
+        ('config = "x"', "{file} (line 1) has 'config', which is not an option."),
+        ("port = [1, 2]", "port in {file} (line 1) takes one value, not ['1', '2']."),
+        ("port = true", "port in {file} (line 1) takes a port, not 'True'."),
+        ("\nport =", "--config {file} is not a TOML file: Invalid value (at line 2, the end)."),
+        ('#\nhost = "0.0.0.0"', "host in {file} (line 2) 0.0.0.0 would let everyone"),
+        ('models-dir = "/no/such"', "models-dir in {file} (line 1) /no/such does not exist."),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence_that_names_it(
@@ -91,6 +95,18 @@ def test_a_mistake_in_the_file_is_one_sentence_that_names_it(
     sentence = refusal({"config": file})
     assert sentence.startswith(words.format(file=file))
     assert "\n" not in sentence
+
+
+def test_every_value_tells_where_it_was_written(tmp_path: Path) -> None:
+    file = toml(tmp_path, "\nparallel = 2\nport = 3\n[models.a]\npin = true\n")
+    loaded = load(flags("--config", file, "--port", "4"), {"ROUTER_MAX_QUEUE": "5"})
+    assert loaded.origins == {
+        "config": "--config",
+        "port": "--port",
+        "max_queue": "ROUTER_MAX_QUEUE",
+        "parallel": f"parallel in {file} (line 2)",
+    }
+    assert loaded.models[0].origins == {"pin": f"pin in [models.a] of {file} (line 5)"}
 
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
@@ -159,6 +175,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "max_body": ("", "-1", "big", "1X"),
     "cache_dir": ("", "~nobody-of-that-name/cache"),
     "log_level": ("", "loud"),
+    "log_file": ("", "~nobody-of-that-name/router.log"),
 }
 """Values that cannot be honoured; none where every text is one."""
 
