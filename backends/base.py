@@ -95,6 +95,13 @@ class Patience:
 ENDLESS = Patience()
 
 
+class Isolation(StrEnum):
+    """Where an engine that is a library runs."""
+
+    DAEMON = "daemon"
+    WORKER = "worker"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceOptions:
     """What the user may set for one served model, the same for every engine."""
@@ -105,6 +112,8 @@ class InstanceOptions:
     """Requests the engine should decode at once, where it can."""
     start_timeout_seconds: float = 600.0
     patience: Patience = ENDLESS
+    isolation: Isolation = Isolation.DAEMON
+    """Matters to engines that can run in the daemon's own process."""
     runtime_dir: Path = field(default_factory=lambda: Path())
     """A private (0700) folder for sockets; the pool owns it."""
 

@@ -99,7 +99,7 @@ def _put(records: dict[str, T], digest: str, value: T) -> None:
 
 
 def _sizes(options: InstanceOptions) -> tuple[object, ...]:
-    return options.context_length, options.parallel
+    return options.context_length, options.parallel, str(options.isolation)
 
 
 def _digest(*facts: object) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends.base import Isolation
 from router.errors import SettingsError
 from router.option import (
     ENGINE_NAMES,
     option_field,
     parse_engine,
+    parse_isolation,
     parse_positive,
     parse_seconds,
     parse_share,
@@ -35,6 +37,9 @@ class ModelSettings:
     )
     context_length: int | None = option_field(
         None, "Most context that it is loaded with.", parse_tokens, "TOKENS"
+    )
+    isolation: Isolation | None = option_field(
+        None, "Where mlx runs it: in the daemon, or in a worker.", parse_isolation, "WHERE"
     )
     idle_seconds: float | None = option_field(
         None, "Unload it after so long without use; 0 never does.", parse_seconds, "SECONDS"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backends.base import Isolation
 from router.errors import SettingsError
 from router.preference import ModelClass
 from router.toml_file import Place
@@ -132,6 +133,13 @@ def parse_seconds(text: str) -> float:
     if not seconds >= 0:
         raise ValueError("takes a number of seconds")
     return seconds
+
+
+def parse_isolation(text: str) -> Isolation:
+    try:
+        return Isolation(text.lower())
+    except ValueError:
+        raise ValueError(f"takes {' or '.join(Isolation)}") from None
 
 
 def parse_progress(text: str) -> str:

@@ -48,6 +48,7 @@ class ModelEntry:
             and self.info.path == other.info.path
             and self.choice.engine == other.choice.engine
             and self.settings.context_length == other.settings.context_length
+            and self.settings.isolation == other.settings.isolation
         )
 
 

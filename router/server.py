@@ -120,6 +120,7 @@ async def _serve(
         parallel=settings.parallel,
         start_timeout_seconds=settings.start_seconds,
         patience=settings.patience,
+        isolation=settings.isolation,
         runtime_dir=folder,
     )
     experience = Experience(settings.cache_dir / FILE_NAME)

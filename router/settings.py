@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backends.base import Patience
+from backends.base import Isolation, Patience
 from router import toml_file
 from router.errors import SettingsError
 from router.model_settings import MODELS, ModelSettings, model_settings
@@ -26,6 +26,7 @@ from router.option import (
     parse_budget,
     parse_class_choice,
     parse_engine_choice,
+    parse_isolation,
     parse_level,
     parse_path,
     parse_port,
@@ -131,6 +132,12 @@ class Settings:
         "Unload a model that was not used for so long; 0 keeps it until its room is needed.",
         parse_seconds,
         "SECONDS",
+    )
+    isolation: Isolation = option_field(
+        Isolation.DAEMON,
+        "Where mlx runs: in the daemon, or each model in a worker process of its own.",
+        parse_isolation,
+        "WHERE",
     )
     parallel: int = option_field(
         4, "Requests that one model answers at the same time.", parse_positive, "N"

@@ -63,8 +63,12 @@ class Ways:
     # What it takes
 
     def options_for(self, entry: ModelEntry) -> InstanceOptions:
-        own = entry.settings.context_length
-        return self.options if own is None else replace(self.options, context_length=own)
+        own, general = entry.settings, self.options
+        return replace(
+            general,
+            context_length=own.context_length or general.context_length,
+            isolation=own.isolation or general.isolation,
+        )
 
     def footprint(self, way: ModelEntry) -> Footprint:
         return self._backend(way).footprint(way.info, self.options_for(way))

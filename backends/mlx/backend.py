@@ -9,13 +9,22 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 
-from backends.base import Footprint, Installation, InstanceOptions, Verdict
+from backends.base import (
+    Footprint,
+    Installation,
+    Instance,
+    InstanceOptions,
+    Isolation,
+    Verdict,
+)
 from backends.headers import context_length
 from backends.mlx import library
 from backends.mlx.engine import Engine
 from backends.mlx.instance import MLXInstance
 from backends.mlx.thread import EngineThread
 from backends.mlx.verdict import rules
+from backends.proxy import Endpoint, UnixEndpoint
+from backends.served import ServedByChild, Service
 from backends.verdicts import Rule, if_installed, judge
 from detect.types import ModelInfo
 
@@ -37,7 +46,7 @@ def device() -> str:
 
 
 class MLXBackend:
-    """mlx-lm, in this process."""
+    """mlx-lm, in this process or in a worker."""
 
     name = "mlx"
 
@@ -89,7 +98,9 @@ class MLXBackend:
             growing_bytes=kv_bytes + OVERHEAD_BYTES,
         )
 
-    def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> MLXInstance:
+    def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> Instance:
+        if options.isolation is Isolation.WORKER:
+            return ServedByChild(model_id, _worker(model_id, info, options), options)
         engine = Engine(
             model_id,
             info.folder,
@@ -111,6 +122,27 @@ class MLXBackend:
     @cached_property
     def _rules(self) -> tuple[Rule, ...]:
         return rules(self._supported, library.version() or "", self._device)
+
+
+def _worker(model_id: str, info: ModelInfo, options: InstanceOptions) -> Service:
+    def command(endpoint: Endpoint) -> list[str]:
+        assert isinstance(endpoint, UnixEndpoint)
+        context = context_length(info, options)
+        return [
+            *(sys.executable, "-m", "backends.workers.mlx"),
+            *("--folder", str(info.folder)),
+            *("--socket", str(endpoint.socket)),
+            f"--alias={model_id}",
+            *(("--context", str(context)) if context else ()),
+            *("--parallel", str(options.parallel)),
+        ]
+
+    return Service(
+        engine="mlx",
+        version=library.version(),
+        command=command,
+        canary={"model": model_id, "prompt": "a", "max_tokens": 1, "temperature": 0},
+    )
 
 
 def _install_command() -> str:

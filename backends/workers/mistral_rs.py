@@ -10,23 +10,20 @@ SIGTERM ends it at once, because the engine's threads cannot be asked to.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import uvicorn
 
 from backends.mistral_rs.engine import ENGINE, PASSTHROUGH, SUPPORTED, Engine
 from backends.mistral_rs.text import template_of_folder, template_of_gguf
 from backends.mistral_rs.view import link_files
 from backends.wire.app import CompletionsApp
 from backends.wire.defaults import SamplingDefaults, defaults_of_folder
+from backends.workers.serving import server
 
 DEAD = 70
 """Exit status when the engine inside does not generate any more."""
@@ -48,7 +45,7 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(1)
     app = CompletionsApp(engine.generate, engine=ENGINE, model=arguments.alias, supported=SUPPORTED)
-    _Server(_config(app, arguments.socket)).run()
+    server(app, arguments.socket).run()
 
 
 def _arguments() -> argparse.Namespace:
@@ -118,26 +115,6 @@ def _gguf(mistralrs: Any, arguments: argparse.Namespace, view: Path) -> Any:
         quantized_filename=names[: len(arguments.gguf)],
         mmproj_filename=names[-1] if arguments.mmproj else None,
     )
-
-
-def _config(app: CompletionsApp, socket: Path) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        uds=str(socket),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """SIGTERM keeps its default: it ends the process, whatever runs."""
-        yield
 
 
 def _die() -> None:

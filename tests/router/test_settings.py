@@ -163,6 +163,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "memory": ("", "much", "0%", "0", "0G", "101%", "nan%", "x%", "-1G", "1 light year"),
     "context_length": ("", "0", "-5", "32q", "many"),
     "idle_seconds": ("", "-1", "nan", "soon"),
+    "isolation": ("", "elsewhere"),
     "parallel": ("", "0", "many"),
     "max_queue": ("", "0", "many"),
     "queue_seconds": ("", "-1", "nan", "soon"),

@@ -3,37 +3,51 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from backends.base import InstanceOptions, InstanceState
+from backends.base import Instance, InstanceOptions, InstanceState, Isolation
 from backends.errors import EngineBusyError, EngineStartError
 from backends.mlx.backend import MLXBackend
-from backends.mlx.instance import MLXInstance
 from detect.scan import inspect_path
 from tests.conftest import Variant
 from tests.slack import run
 
-Scenario = Callable[[MLXInstance], Awaitable[None]]
+Scenario = Callable[[Instance], Awaitable[None]]
+
+both = pytest.mark.parametrize("isolation", list(Isolation))
 
 
-def with_instance(folder: Path, scenario: Scenario, **options: float) -> None:
-    async def main() -> None:
+def with_instance(
+    folder: Path,
+    scenario: Scenario,
+    *,
+    start_timeout_seconds: float = 600,
+    isolation: Isolation = Isolation.DAEMON,
+) -> None:
+    async def main(runtime_dir: Path) -> None:
         backend = MLXBackend()
-        chosen = InstanceOptions(start_timeout_seconds=options.get("start_timeout_seconds", 600))
+        chosen = InstanceOptions(
+            start_timeout_seconds=start_timeout_seconds,
+            isolation=isolation,
+            runtime_dir=runtime_dir,
+        )
         instance = backend.create("tiny", inspect_path(folder), chosen)
         try:
             await scenario(instance)
         finally:
             await instance.stop(0)
 
-    run(main())
+    with tempfile.TemporaryDirectory() as runtime_dir:
+        run(main(Path(runtime_dir)))
 
 
-def test_one_load_serves_all_who_wait_for_it(variant: Variant) -> None:
-    async def scenario(instance: MLXInstance) -> None:
+@both
+def test_one_load_serves_all_who_wait_for_it(variant: Variant, isolation: Isolation) -> None:
+    async def scenario(instance: Instance) -> None:
         assert instance.status().state is InstanceState.STOPPED
         await asyncio.gather(*(instance.ensure_ready() for _ in range(5)))
         status = instance.status()
@@ -42,11 +56,14 @@ def test_one_load_serves_all_who_wait_for_it(variant: Variant) -> None:
         assert status.load_seconds
         assert instance.used_bytes()
 
-    with_instance(variant("mlx-4bit"), scenario)
+    with_instance(variant("mlx-4bit"), scenario, isolation=isolation)
 
 
-def test_one_who_gives_up_does_not_end_the_load_for_the_others(variant: Variant) -> None:
-    async def scenario(instance: MLXInstance) -> None:
+@both
+def test_one_who_gives_up_does_not_end_the_load_for_the_others(
+    variant: Variant, isolation: Isolation
+) -> None:
+    async def scenario(instance: Instance) -> None:
         leaving = asyncio.create_task(instance.ensure_ready())
         staying = asyncio.create_task(instance.ensure_ready())
         await asyncio.sleep(0)
@@ -54,22 +71,25 @@ def test_one_who_gives_up_does_not_end_the_load_for_the_others(variant: Variant)
         await staying
         assert instance.status().state is InstanceState.READY
 
-    with_instance(variant("mlx-4bit"), scenario)
+    with_instance(variant("mlx-4bit"), scenario, isolation=isolation)
 
 
-def test_a_stopped_one_holds_nothing_and_can_be_started_again(variant: Variant) -> None:
-    async def scenario(instance: MLXInstance) -> None:
+@both
+def test_a_stopped_one_holds_nothing_and_can_be_started_again(
+    variant: Variant, isolation: Isolation
+) -> None:
+    async def scenario(instance: Instance) -> None:
         for _ in range(2):
             await instance.ensure_ready()
             await asyncio.gather(instance.stop(1), instance.stop(1))
             assert instance.status().state is InstanceState.STOPPED
             assert not instance.used_bytes()
 
-    with_instance(variant("mlx-4bit"), scenario)
+    with_instance(variant("mlx-4bit"), scenario, isolation=isolation)
 
 
 def test_a_stop_ends_a_load_under_way(variant: Variant) -> None:
-    async def scenario(instance: MLXInstance) -> None:
+    async def scenario(instance: Instance) -> None:
         loading = asyncio.create_task(instance.ensure_ready())
         await asyncio.sleep(0)
         await instance.stop(1)
@@ -81,7 +101,7 @@ def test_a_stop_ends_a_load_under_way(variant: Variant) -> None:
 
 
 def test_who_asks_one_that_is_not_ready_is_told_to_ask_again(variant: Variant) -> None:
-    async def scenario(instance: MLXInstance) -> None:
+    async def scenario(instance: Instance) -> None:
         with pytest.raises(EngineBusyError, match="ask again"):
             await instance({"path": "/v1/completions"}, None, None)  # type: ignore[arg-type]
 
@@ -94,7 +114,7 @@ def test_a_model_that_cannot_be_loaded_fails_in_our_words(variant: Variant, tmp_
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
 
-    async def scenario(instance: MLXInstance) -> None:
+    async def scenario(instance: Instance) -> None:
         with pytest.raises(EngineStartError) as failure:
             await instance.ensure_ready()
         assert failure.value.message == "mlx could not load the model."
@@ -104,9 +124,10 @@ def test_a_model_that_cannot_be_loaded_fails_in_our_words(variant: Variant, tmp_
     with_instance(folder, scenario)
 
 
-def test_a_load_that_takes_too_long_is_given_up(variant: Variant) -> None:
-    async def scenario(instance: MLXInstance) -> None:
+@both
+def test_a_load_that_takes_too_long_is_given_up(variant: Variant, isolation: Isolation) -> None:
+    async def scenario(instance: Instance) -> None:
         with pytest.raises(EngineStartError, match="not ready after"):
             await instance.ensure_ready()
 
-    with_instance(variant("mlx-4bit"), scenario, start_timeout_seconds=0.0)
+    with_instance(variant("mlx-4bit"), scenario, isolation=isolation, start_timeout_seconds=0.0)

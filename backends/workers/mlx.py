@@ -1,0 +1,61 @@
+"""The engine of `backends.mlx` as an HTTP server of its own.
+
+    python -m backends.workers.mlx --folder DIR --socket SOCKET --alias ID
+
+For those who want it outside of the daemon: what a native crash or a deadlock takes along is then
+one model. It listens on a Unix socket once the model is loaded, and ends on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from backends.mlx.engine import Engine
+from backends.mlx.instance import SUPPORTED
+from backends.mlx.thread import EngineThread
+from backends.wire.app import CompletionsApp
+from backends.workers.serving import server
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    arguments = _arguments()
+    asyncio.run(_serve(arguments))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="backends.workers.mlx")
+    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--socket", required=True, type=Path)
+    parser.add_argument("--alias", required=True)
+    parser.add_argument("--context", type=int)
+    parser.add_argument("--parallel", type=int, default=4)
+    return parser.parse_args()
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    engine = Engine(
+        arguments.alias,
+        arguments.folder,
+        context_length=arguments.context,
+        max_rows=arguments.parallel,
+        thread=EngineThread(),
+    )
+    try:
+        await engine.load()
+    except Exception as error:
+        sys.stderr.write(f"mlx could not load the model: {type(error).__name__}: {error}\n")
+        sys.stderr.flush()
+        # Its thread may be in the middle of something that does not end by itself.
+        os._exit(1)
+    app = CompletionsApp(engine.generate, engine="mlx", model=arguments.alias, supported=SUPPORTED)
+    await server(app, arguments.socket).serve()
+
+
+if __name__ == "__main__":
+    main()
