@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,19 +21,18 @@ from router.api.admin import (
     Welcome,
 )
 from router.api.answer import ErrorBoundary
+from router.api.cors import Cors
 from router.api.gate import Gate
 from router.api.openai import Completions, Models
-from router.api.progress import Progress
 from router.catalog import Catalog
+from router.configuration import Configuration
 from router.errors import MethodNotAllowedError, RouterError, UnknownPathError
 from router.pool import Pool
-from router.settings import Settings
 
 
-def create_app(settings: Settings, catalog: Catalog, pool: Pool) -> Starlette:
-    progress = Progress(settings.load_progress)
-    chat = Completions(catalog, pool, "messages", settings.max_body, progress)
-    text = Completions(catalog, pool, "prompt", settings.max_body, progress)
+def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> Starlette:
+    chat = Completions(configuration, catalog, pool, "messages")
+    text = Completions(configuration, catalog, pool, "prompt")
     models, all_models = Models(catalog), AllModels(catalog)
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),
@@ -53,25 +51,20 @@ def create_app(settings: Settings, catalog: Catalog, pool: Pool) -> Starlette:
     ]
     app = Starlette(
         routes=routes,
-        middleware=_middleware(settings),
+        middleware=_middleware(configuration),
         exception_handlers={404: _unknown_path, 405: _wrong_method},
     )
     app.router.redirect_slashes = False
     return app
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(configuration: Configuration) -> list[Middleware]:
     """Outermost first: CORS, as a preflight carries no key and a page may read its errors."""
-    stack = [Middleware(ErrorBoundary), Middleware(Gate, settings)]
-    if settings.allow_origin:
-        cors = Middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.allow_origin),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-        )
-        stack.insert(0, cors)
-    return stack
+    return [
+        Middleware(Cors, configuration),
+        Middleware(ErrorBoundary),
+        Middleware(Gate, configuration),
+    ]
 
 
 async def _unknown_path(request: Request, error: Exception) -> Response:

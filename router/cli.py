@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ from router.experience import Experience
 from router.option import parse_path
 from router.overview import overview
 from router.portrait import portrait
+from router.provenance import fine, provenance
 from router.registry import ModelEntry, Registry, build
+from router.reload import unknown_models
 from router.running import running
 from router.settings import Settings
 from router.table import printable, table
@@ -118,7 +121,24 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_flags(doctor, "config", "llama_server", "mistralrs", "cache_dir")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(command=_doctor)
+
+    _add_config(
+        commands.add_parser("config", help="whether the settings are fine, and what is set")
+    )
     return parser
+
+
+def _add_config(config: argparse.ArgumentParser) -> None:
+    """Both take what `serve` takes, and read it as `serve` does."""
+    config.set_defaults(command=lambda arguments: _help(config))
+    parts = config.add_subparsers(metavar="WHAT")
+    check = parts.add_parser("check", help="whether `serve` could honour the settings")
+    check.set_defaults(command=_config_check)
+    show = parts.add_parser("show", help="every option, its value and where that comes from")
+    show.set_defaults(command=_config_show)
+    for parser in (check, show):
+        settings.add_flags(parser)
+        _add_folders(parser)
 
 
 def _help(parser: argparse.ArgumentParser) -> int:
@@ -136,11 +156,14 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from router import server
+    from router.watch import Sources
 
-    chosen = _with_models_dir(_settings(arguments))
+    server.await_hangups()
+    chosen = _chosen(arguments)
     log.to_stderr(chosen.log_level)
     if chosen.log_file is not None:
         log.to_file(chosen.log_file)
+    _check_cache(chosen.cache_dir)
     sock = server.bind(chosen.host, chosen.port)
     backends = server.create_backends(chosen)
     kept = _cache(chosen)
@@ -148,7 +171,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     base = server.address(sock)
     print(overview(registry, chosen.models_dir, _width()), flush=True)
     print(_invitation(registry, base, chosen), flush=True)
-    server.run(chosen, registry, backends, sock, lambda: _rescan(chosen, backends, kept))
+    sources = Sources(lambda: _chosen(arguments), lambda now: _rescan(now, backends, kept))
+    server.run(chosen, registry, backends, sock, sources)
     _end_at_once()
     return OK
 
@@ -189,7 +213,7 @@ def _shell_quoted(text: str) -> str:
 def _list(arguments: argparse.Namespace) -> int:
     from router import server
 
-    chosen = _with_models_dir(_settings(arguments))
+    chosen = _chosen(arguments)
     registry = _registry(chosen, server.create_backends(chosen), _cache(chosen))
     if arguments.json:
         models = [describe.entry(model) for model in registry]
@@ -323,11 +347,32 @@ def _installation(found: Installation) -> dict[str, Any]:
     }
 
 
+# config
+
+
+def _config_check(arguments: argparse.Namespace) -> int:
+    from router import server
+
+    chosen = _chosen(arguments)
+    _refuse_broken_binaries(server.create_backends(chosen))
+    print(fine(chosen))
+    return OK
+
+
+def _config_show(arguments: argparse.Namespace) -> int:
+    print(provenance(_settings(arguments)))
+    return OK
+
+
 # Shared
 
 
+def _chosen(arguments: argparse.Namespace) -> Settings:
+    return _with_models_dir(_settings(arguments))
+
+
 def _settings(arguments: argparse.Namespace) -> Settings:
-    flags = vars(arguments)
+    flags = dict(vars(arguments))
     if folders := flags.get("folders"):
         flags["models_dir"] = [*(flags["models_dir"] or ()), *folders]
     return settings.load(flags, os.environ)
@@ -349,6 +394,19 @@ def _with_models_dir(chosen: Settings) -> Settings:
     raise SettingsError(
         "No folder with models was given, and there is no ~/Models: use --models-dir DIR."
     )
+
+
+def _check_cache(folder: Path) -> None:
+    """Without it everything works, and the next start takes longer: worth a line, not the end."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        logging.getLogger("router").warning(
+            "--cache-dir %s cannot be written: %s. Nothing is remembered for the next start.",
+            folder,
+            error.strerror,
+        )
 
 
 def _cache(chosen: Settings) -> Cache:
@@ -390,12 +448,8 @@ def _judge(report: ScanReport, chosen: Settings, backends: Mapping[str, Backend]
     registry = build(
         report, tuple(backends.values()), chosen.wishes, chosen.models, _experience(chosen)
     )
-    for name, engine in chosen.engine:
-        if not any(name in (entry.id, *entry.aliases) for entry in registry):
-            raise SettingsError(
-                f"--engine {name}={engine} names a model that was not found; "
-                "`router list` shows all."
-            )
+    for sentence in unknown_models(chosen, registry):
+        raise SettingsError(sentence)
     return registry
 
 

@@ -40,7 +40,7 @@ class MemoryBudget:
         return int(total_bytes * (self.percent or 0) / 100)
 
     def __str__(self) -> str:
-        return str(self.bytes) if self.bytes is not None else f"{self.percent:g}%"
+        return size_text(self.bytes) if self.bytes is not None else f"{self.percent:g}%"
 
 
 LEAST_BUDGET_BYTES = 2**20
@@ -56,6 +56,12 @@ def parse_size(text: str) -> int:
     if size >= 2**63:
         raise ValueError("takes a size such as 512M or 16G")
     return int(size)
+
+
+def size_text(size: int) -> str:
+    """What `parse_size` reads as exactly this size, in the largest unit."""
+    unit = [u for u, scale in _SCALE.items() if size % scale == 0][-1] if size else ""
+    return f"{size // _SCALE[unit]}{unit.upper()}"
 
 
 def parse_budget(text: str) -> MemoryBudget:
@@ -208,6 +214,21 @@ Option = dataclasses.Field[Any]
 def texts(value: Any) -> str | list[str]:
     """A number may be written as one; everything is then read as on the command line."""
     return [str(item) for item in value] if isinstance(value, list) else str(value)
+
+
+def written(option: Option, value: Any) -> str:
+    """A value as a user would write it; a secret one is not shown."""
+    if option.metadata["secret"] and value:
+        return "(not shown)"
+    if isinstance(value, tuple) and option.metadata["repeated"]:
+        return ", ".join("=".join(v) if isinstance(v, tuple) else str(v) for v in value) or "–"
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if option.metadata["parse"] is parse_size:
+        return size_text(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def read(field_: Option, given: str | list[str], where: str) -> Any:

@@ -8,12 +8,13 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from backends.base import Instance, InstanceStatus
+from backends.base import ENDLESS, Instance, InstanceOptions, InstanceStatus
 from backends.errors import EngineMemoryError, EngineRefusedError
+from backends.headers import context_length
 from router import explain, failures
 from router.errors import ClientGoneError, ModelBusyError, RouterError, UnknownModelError
 from router.keep_alive import KeepAlive
@@ -80,6 +81,8 @@ class _Running:
     entry: ModelEntry
     way: ModelEntry
     instance: Instance
+    options: InstanceOptions
+    stay: Stay
     began: float
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     measured_bytes: int | None = None
@@ -216,19 +219,38 @@ class Pool:
     def release(self, number: int, *, answered: bool) -> None:
         self._perform(self.scheduler.release(number, answered=answered))
 
-    def follow(self, registry: Registry) -> None:
-        """Instances of models that are gone, or whose files are others now, answer what they have
-        begun and end; who waits for one gets the model as it is now."""
+    def follow(self, registry: Registry) -> list[str]:
+        """Instances of models that are gone, or that would run otherwise now, answer what they have
+        begun and end, and are named; who waits for one gets the model as it is now."""
         for key in list(self.scheduler.circuits):
             entry = registry.by_id(key)
             if entry is None or not entry.runs_like(self._entries[key]):
                 self._perform(self.scheduler.rearm(key))
         for key in {ticket.key for ticket in self.scheduler.queue.values()}:
             self._perform(self._revise(key, registry))
+        retired: list[str] = []
         for key, running in list(self._running.items()):
             entry = registry.by_id(key)
-            if entry is None or not entry.servable or not _same(entry, running):
+            if entry is not None and entry.servable and self._runs_on(running, entry):
+                self._perform(self._kept(running, entry))
+            else:
+                retired.append(key)
                 self._perform(self.scheduler.retire(key))
+        return retired
+
+    def _runs_on(self, running: _Running, entry: ModelEntry) -> bool:
+        """Whether it would be started in the same way now."""
+        options = (running.options, self.ways.options_for(entry))
+        then, now = (_as_started(entry, one) for one in options)
+        same = entry.runs_like(running.entry) or entry.runs_like(running.way)
+        return same and then == now
+
+    def _kept(self, running: _Running, entry: ModelEntry) -> list[Action]:
+        """How long it stays by the settings of now, if they are others than before: else a request
+        may have said otherwise."""
+        stay, before = self._stay(entry, None), running.stay
+        running.stay = stay
+        return self.scheduler.keep(entry.id, stay) if stay != before else []
 
     def _revise(self, key: str, registry: Registry) -> list[Action]:
         if registry.by_id(key) is None:
@@ -363,13 +385,15 @@ class Pool:
 
     def _start(self, entry: ModelEntry) -> None:
         way = self.ways.way(entry)
+        options = self.ways.options_for(way)
         try:
             instance = self.ways.create(way)
         except Exception as error:
             failures.log_start(way, error)
             self._perform(self.scheduler.start_failed(way.id, failures.start_error(way, error)))
             return
-        running = _Running(entry, way, instance, time.monotonic())
+        stay = self._stay(entry, None)
+        running = _Running(entry, way, instance, options, stay, time.monotonic())
         self._running[entry.id] = running
         self._spawn(self._load(running), running)
 
@@ -494,6 +518,12 @@ class Pool:
             self._timer = loop.call_later(delay, lambda: self._perform(self.scheduler.expire()))
 
 
+def _as_started(entry: ModelEntry, options: InstanceOptions) -> InstanceOptions:
+    """What an engine is told of them: no more context than there is, and no limits of time."""
+    context = context_length(entry.info, options)
+    return replace(options, context_length=context, start_timeout_seconds=0.0, patience=ENDLESS)
+
+
 async def _nobody_leaves() -> None:
     await asyncio.Event().wait()
 
@@ -537,7 +567,3 @@ def _so_far(running: _Running) -> str:
     if not held:
         return seconds
     return f"{seconds}, {explain.size(min(held, weights))} of {explain.size(weights)}"
-
-
-def _same(entry: ModelEntry, running: _Running) -> bool:
-    return entry.runs_like(running.entry) or entry.runs_like(running.way)

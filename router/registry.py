@@ -47,8 +47,6 @@ class ModelEntry:
             self.fingerprint == other.fingerprint
             and self.info.path == other.info.path
             and self.choice.engine == other.choice.engine
-            and self.settings.context_length == other.settings.context_length
-            and self.settings.isolation == other.settings.isolation
         )
 
 

@@ -268,6 +268,14 @@ class Scheduler:
         slot.retired = True
         return self._advance()
 
+    def keep(self, key: str, stay: Stay) -> list[Action]:
+        """Its model is the same, and stays for so long from now on."""
+        held: list[Slot | Ticket] = [*self.slots.values(), *self.queue.values()]
+        for one in held:
+            if one.key == key:
+                one.stay = stay
+        return self._advance()
+
     def revise(self, key: str, needed_bytes: int) -> list[Action]:
         """Its model is another one now: those who wait for it need so much."""
         for ticket in self.queue.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import time
@@ -17,15 +18,17 @@ from backends.base import Backend, InstanceOptions
 from backends.memory import machine_memory
 from router.app import create_app
 from router.catalog import Catalog
+from router.configuration import Configuration
 from router.errors import SettingsError
 from router.experience import FILE_NAME, Experience
 from router.gauge import Gauge
+from router.log import set_level
 from router.pool import STOP_GRACE_SECONDS, Pool
 from router.registry import Registry
 from router.runtime import runtime_dir
 from router.scheduler import Scheduler
 from router.settings import Settings
-from router.watch import Rescan, Watch
+from router.watch import Sources, Watch
 from router.ways import Ways
 
 log = logging.getLogger("router")
@@ -84,14 +87,22 @@ def run(
     registry: Registry,
     backends: Mapping[str, Backend],
     sock: socket.socket,
-    rescan: Rescan,
+    sources: Sources,
 ) -> None:
     """Serve until a signal says otherwise; nothing that was started is left when it returns.
 
-    `rescan` finds the models anew, when the folders are watched.
+    `sources` are where the settings and the models are found anew.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner, runtime_dir() as folder:
-        runner.run(_serve(settings, registry, backends, sock, folder, rescan))
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(runtime_dir())
+        except OSError as error:
+            raise SettingsError(
+                f"No private folder for sockets can be made: {error.strerror} "
+                f"({error.filename}). Free some space there, or set XDG_RUNTIME_DIR."
+            ) from None
+        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+        runner.run(_serve(settings, registry, backends, sock, folder, sources))
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -106,16 +117,35 @@ async def _serve(
     backends: Mapping[str, Backend],
     sock: socket.socket,
     folder: Path,
-    rescan: Rescan,
+    sources: Sources,
 ) -> None:
-    catalog = Catalog(registry)
+    configuration, catalog = Configuration(settings), Catalog(registry)
     scheduler = Scheduler(
-        settings.memory.resolve(machine_memory().usable_bytes),
+        budget_bytes(settings),
         max_queue=settings.max_queue,
         queue_seconds=settings.queue_seconds,
         clock=time.monotonic,
     )
-    options = InstanceOptions(
+    experience = Experience(settings.cache_dir / FILE_NAME)
+    ways = Ways(backends, instance_options(settings, folder), experience)
+    async with Pool(ways, scheduler, settings.idle_seconds) as pool:
+        server = _Server(_config(configuration, catalog, pool))
+        watch = Watch(configuration, catalog, pool, sources, lambda new: apply(new, pool))
+        ending = Ending(server, pool, configuration)
+        listen_to_signals(ending, watch)
+        ways.learned = watch.look_again
+        pool.preload(entry for entry in registry.servable if entry.settings.preload)
+        async with watch.running(), Gauge(pool).running():
+            await server.serve(sockets=[sock])
+        await ending.finished()
+
+
+def budget_bytes(settings: Settings) -> int:
+    return settings.memory.resolve(machine_memory().usable_bytes)
+
+
+def instance_options(settings: Settings, folder: Path) -> InstanceOptions:
+    return InstanceOptions(
         context_length=settings.context_length,
         parallel=settings.parallel,
         start_timeout_seconds=settings.start_seconds,
@@ -123,29 +153,21 @@ async def _serve(
         isolation=settings.isolation,
         runtime_dir=folder,
     )
-    experience = Experience(settings.cache_dir / FILE_NAME)
-    ways = Ways(backends, options, experience)
-    async with Pool(ways, scheduler, settings.idle_seconds) as pool:
-        server = _Server(_config(settings, catalog, pool))
-        ending = Ending(server, pool, settings.drain_seconds)
-        ending.listen_to_signals()
-        pool.preload(entry for entry in registry.servable if entry.settings.preload)
-        async with _watching(settings, rescan, catalog, pool), Gauge(pool).running():
-            await server.serve(sockets=[sock])
-        await ending.finished()
 
 
-def _watching(
-    settings: Settings, rescan: Rescan, catalog: Catalog, pool: Pool
-) -> contextlib.AbstractAsyncContextManager[None]:
-    if not settings.watch:
-        return contextlib.nullcontext()
-    return Watch(settings.models_dir, rescan, catalog, pool).running()
+def apply(settings: Settings, pool: Pool) -> None:
+    """Those who know no settings get their share of them; what runs is for `follow` to judge."""
+    set_level(settings.log_level)
+    pool.ways.options = instance_options(settings, pool.ways.options.runtime_dir)
+    pool.idle_seconds = settings.idle_seconds
+    pool.scheduler.budget_bytes = budget_bytes(settings)
+    pool.scheduler.max_queue = settings.max_queue
+    pool.scheduler.queue_seconds = settings.queue_seconds
 
 
-def _config(settings: Settings, catalog: Catalog, pool: Pool) -> uvicorn.Config:
+def _config(configuration: Configuration, catalog: Catalog, pool: Pool) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings, catalog, pool),
+        create_app(configuration, catalog, pool),
         http="httptools",
         ws="none",
         lifespan="off",
@@ -165,6 +187,30 @@ class _Server(uvicorn.Server):
         yield
 
 
+def await_hangups() -> None:
+    """While it starts, SIGHUP does no harm: the watch begins with a look at the settings."""
+    if not is_on_terminal():
+        # Not SIG_IGN, which engines would inherit.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
+def listen_to_signals(ending: Ending, watch: Watch) -> None:
+    """SIGHUP asks to look again; on a terminal that was closed, it asks to end."""
+    loop = asyncio.get_running_loop()
+    on_terminal = is_on_terminal()
+
+    def hung_up() -> None:
+        (ending.begin if on_terminal and not is_on_terminal() else watch.ask)()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ending.begin)
+
+
+def is_on_terminal() -> bool:
+    return any(os.isatty(number) for number in (0, 1, 2))
+
+
 class Ending:
     """How the daemon ends. The first signal drains, the second one forces.
 
@@ -173,17 +219,12 @@ class Ending:
     clients are told instead of refused.
     """
 
-    def __init__(self, server: uvicorn.Server, pool: Pool, drain_seconds: float) -> None:
+    def __init__(self, server: uvicorn.Server, pool: Pool, configuration: Configuration) -> None:
         self._server = server
         self._pool = pool
-        self._drain_seconds = drain_seconds
+        self._configuration = configuration
         self._task: asyncio.Task[None] | None = None
         self._forced = False
-
-    def listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.begin)
 
     def begin(self) -> None:
         if self._task is None:
@@ -199,19 +240,20 @@ class Ending:
             await asyncio.wait([self._task])
 
     async def _drain(self) -> None:
+        seconds = self._configuration.settings.drain_seconds
         if self._pool.busy:
             log.info(
                 "Ending: running answers get %g s; press Ctrl-C again to end now.",
-                self._drain_seconds,
+                seconds,
             )
         else:
             log.info("Ending.")
         self._pool.close()
         try:
-            async with asyncio.timeout(self._drain_seconds):
+            async with asyncio.timeout(seconds):
                 await self._pool.drained()
         except TimeoutError:
-            log.warning("Answers still running after %g s are cut.", self._drain_seconds)
+            log.warning("Answers still running after %g s are cut.", seconds)
         await self._stop(STOP_GRACE_SECONDS)
 
     async def _stop(self, grace_seconds: float) -> None:

@@ -38,6 +38,7 @@ from router.option import (
     parse_tokens,
     read,
     read_table,
+    written,
 )
 from router.preference import Wishes
 
@@ -259,18 +260,8 @@ def _add_flag(parser: argparse.ArgumentParser, option: dataclasses.Field[Any]) -
 def _help(option: dataclasses.Field[Any]) -> str:
     text = str(option.metadata["help"])
     if option.default not in (None, ()) and option.name != "cache_dir":
-        text += f" Default: {_shown(option)}."
+        text += f" Default: {written(option, option.default)}."
     return (text + f" [{variable(option)}]").replace("%", "%%")
-
-
-def _shown(option: dataclasses.Field[Any]) -> str:
-    """The default as a user would write it."""
-    default: Any = option.default
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    if option.metadata["parse"] is parse_size:
-        return f"{default // 2**20}M"
-    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:

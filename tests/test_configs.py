@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import os
 import plistlib
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from router import cli
 from router.settings import OPTIONS, Settings, load
 from router.settings import flag as flag_of
 
@@ -78,31 +81,40 @@ def test_the_toml_shows_the_defaults_where_there_are_any(home: Path) -> None:
     assert {option: shown[option] for option in defaults} == defaults
 
 
-def test_the_launchd_agent_starts_the_daemon_and_lets_it_end() -> None:
+def test_the_launchd_agent_starts_the_daemon_and_lets_it_end(home: Path) -> None:
     agent: dict[str, Any] = plistlib.loads((CONFIGS / PLIST).read_bytes())
     assert f"{agent['Label']}.plist" == PLIST
     shell, flag, script = agent["ProgramArguments"]
     assert (shell, flag) == ("/bin/sh", "-c")
-    assert shlex.split(script)[:2] == ["exec", "$HOME/.local/bin/router"]
-    check_command(shlex.split(script)[2:5])
+    words = [os.path.expandvars(word) for word in shlex.split(script)]
+    assert words[:2] == ["exec", str(home / ".local/bin/router")]
+    settings = check_command(words[2:])
+    assert settings.log_file == home / "Library/Logs/router.log"
     assert agent["ExitTimeOut"] > ENDS_WITHIN
     assert agent["KeepAlive"] == {"SuccessfulExit": False}
     assert agent["Umask"] == 0o077
 
 
-def test_the_systemd_unit_starts_the_daemon_and_lets_it_end() -> None:
+def test_the_systemd_unit_starts_the_daemon_and_lets_it_end(home: Path) -> None:
     unit = configparser.ConfigParser(interpolation=None)
     unit.read(CONFIGS / UNIT)
     service = unit["Service"]
-    program, *arguments = shlex.split(service["ExecStart"])
-    assert program == "%h/.local/bin/router"
+    program, *arguments = shlex.split(service["ExecStart"].replace("%h", str(home)))
+    assert program == str(home / ".local/bin/router")
     check_command(arguments)
+    assert shlex.split(service["ExecReload"]) == ["kill", "-HUP", "$MAINPID"]
     assert service["KillMode"] == "mixed"
     assert int(service["TimeoutStopSec"]) > ENDS_WITHIN
     assert unit["Install"]["WantedBy"] == "default.target"
 
 
-def check_command(arguments: list[str]) -> None:
-    command, flag, file = arguments
-    assert (command, flag) == ("serve", "--config")
-    assert file.endswith("/router.toml")
+def check_command(arguments: list[str]) -> Settings:
+    """What the program itself makes of its command line, with the example in its place."""
+    parsed = vars(cli._parser().parse_args(arguments))
+    assert parsed["command"] is cli._serve
+    file = Path(parsed["config"])
+    file.parent.mkdir(parents=True)
+    shutil.copyfile(CONFIGS / TOML, file)
+    settings = load(parsed, {})
+    assert settings.config == file
+    return settings

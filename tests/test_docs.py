@@ -22,7 +22,7 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs
 FORMATS = ROOT / "docs" / "formats.md"
 ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 
-COMMANDS = ("serve", "list", "inspect", "ps", "doctor")
+COMMANDS = ("serve", "list", "inspect", "ps", "doctor", "config")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

@@ -27,7 +27,19 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"model_settings"}),
     frozenset({"settings"}),
     frozenset({"registry"}),
-    frozenset({"catalog", "overview", "portrait", "running", "fit"}),
+    frozenset(
+        {
+            "catalog",
+            "configuration",
+            "overview",
+            "portrait",
+            "provenance",
+            "reload",
+            "running",
+            "fit",
+        }
+    ),
+    frozenset({"known_file", "listener"}),
     frozenset({"policy", "circuit"}),
     frozenset({"scheduler"}),
     frozenset({"ways", "failures"}),

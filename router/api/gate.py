@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from backends.base import Receive, Scope, Send
 from router.api.answer import send_error
+from router.configuration import Configuration
 from router.errors import ForbiddenError, RouterError, UnauthorizedError
 from router.settings import Settings, is_loopback
 
@@ -21,55 +22,64 @@ class Gate:
     page read answers. A foreign Origin is refused, too: a text/plain POST needs no preflight.
     """
 
-    def __init__(self, app: Any, settings: Settings) -> None:
+    def __init__(self, app: Any, configuration: Configuration) -> None:
         self.app = app
-        self._check_hosts = is_loopback(settings.host)
-        self._hosts = frozenset(name.casefold() for name in settings.allow_host)
-        self._origins = frozenset(settings.allow_origin)
-        self._key = settings.api_key.encode() if settings.api_key else None
+        self.configuration = configuration
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (error := self._refusal(scope)) is not None:
-            await send_error(send, error)
-            return
+        if scope["type"] == "http":
+            error = _refusal(scope, self.configuration.settings)
+            if error is not None:
+                await send_error(send, error)
+                return
         await self.app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> RouterError | None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
-        if self._check_hosts and not self._is_ours(host):
-            return ForbiddenError(
-                f"This daemon answers to localhost only, not to the Host {host[:100]!r}; "
-                "--allow-host adds a name."
-            )
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and not self._may_call(origin):
-            return ForbiddenError(
-                f"Pages of {origin[:100]!r} may not call this daemon; --allow-origin adds one."
-            )
-        if self._key and scope["path"] not in OPEN_PATHS and not self._knows_key(headers):
-            return UnauthorizedError(
-                "A valid key is needed: send it as `Authorization: Bearer …` or `x-api-key`."
-            )
-        return None
 
-    def _is_ours(self, host: str) -> bool:
-        name = _host_name(f"//{host}")
-        return is_loopback(name) or name.casefold() in self._hosts
+def _refusal(scope: Scope, settings: Settings) -> RouterError | None:
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    host = headers.get(b"host", b"").decode("latin-1")
+    if is_loopback(settings.host) and not _is_ours(host, settings):
+        return ForbiddenError(
+            f"This daemon answers to localhost only, not to the Host {host[:100]!r}; "
+            "--allow-host adds a name."
+        )
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if origin and not _may_call(origin, settings):
+        return ForbiddenError(
+            f"Pages of {origin[:100]!r} may not call this daemon; --allow-origin adds one."
+        )
+    if scope["path"] not in OPEN_PATHS and not _knows_key(headers, settings):
+        return UnauthorizedError(
+            "A valid key is needed: send it as `Authorization: Bearer …` or `x-api-key`."
+        )
+    return None
 
-    def _may_call(self, origin: str) -> bool:
-        if origin in self._origins:
-            return True
-        name = _host_name(origin)
-        return self._check_hosts and (is_loopback(name) or name in self._hosts)
 
-    def _knows_key(self, headers: dict[bytes, bytes]) -> bool:
-        assert self._key is not None
-        scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
-        sent = bearer.strip() if scheme.lower() == b"bearer" else b""
-        as_bearer = hmac.compare_digest(sent, self._key)
-        as_header = hmac.compare_digest(headers.get(b"x-api-key", b""), self._key)
-        return as_bearer or as_header
+def _is_ours(host: str, settings: Settings) -> bool:
+    name = _host_name(f"//{host}")
+    return is_loopback(name) or name.casefold() in _hosts(settings)
+
+
+def _may_call(origin: str, settings: Settings) -> bool:
+    if origin in settings.allow_origin:
+        return True
+    name = _host_name(origin)
+    return is_loopback(settings.host) and (is_loopback(name) or name in _hosts(settings))
+
+
+def _hosts(settings: Settings) -> list[str]:
+    return [name.casefold() for name in settings.allow_host]
+
+
+def _knows_key(headers: dict[bytes, bytes], settings: Settings) -> bool:
+    if not settings.api_key:
+        return True
+    key = settings.api_key.encode()
+    scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+    sent = bearer.strip() if scheme.lower() == b"bearer" else b""
+    as_bearer = hmac.compare_digest(sent, key)
+    as_header = hmac.compare_digest(headers.get(b"x-api-key", b""), key)
+    return as_bearer or as_header
 
 
 def _host_name(url: str) -> str:

@@ -18,6 +18,7 @@ from router.api.body import Asked, asked, read_body, replay
 from router.api.members import edited
 from router.api.progress import Progress, Teller, wanted
 from router.catalog import Catalog
+from router.configuration import Configuration
 from router.errors import InvalidRequestError, RouterError
 from router.keep_alive import FIELDS as KEEP_ALIVE_FIELDS
 from router.pool import Pool
@@ -51,16 +52,15 @@ class Completions:
     """
 
     def __init__(
-        self, catalog: Catalog, pool: Pool, required: str, max_body: int, progress: Progress
+        self, configuration: Configuration, catalog: Catalog, pool: Pool, required: str
     ) -> None:
+        self.configuration = configuration
         self.catalog = catalog
         self.pool = pool
         self.required = required
-        self.max_body = max_body
-        self.progress = progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(scope, receive, self.max_body)
+        body = await read_body(scope, receive, self.configuration.settings.max_body)
         request = await parsed(body, partial(asked, required=self.required))
         teller = self._teller(request, scope, send)
         try:
@@ -100,7 +100,8 @@ class Completions:
 
     def _teller(self, request: Asked, scope: Scope, send: Send) -> Teller:
         plain = request.stream and not request.fields & NOT_FOR_PEOPLE
-        kind = wanted(scope, self.progress, plain_stream=plain)
+        default = Progress(self.configuration.settings.load_progress)
+        kind = wanted(scope, default, plain_stream=plain)
         if self.required != "messages" and kind is Progress.REASONING:
             kind = Progress.COMMENTS
         return Teller(send, kind if request.stream else Progress.OFF, request.model)

@@ -14,6 +14,7 @@ import httpx
 from backends.base import Backend
 from router import server
 from router.catalog import Catalog
+from router.configuration import Configuration
 from router.pool import Pool
 from router.registry import ModelEntry, Registry
 from router.settings import Settings
@@ -25,6 +26,7 @@ from tests.waiting import until
 
 @dataclass(frozen=True)
 class Site:
+    configuration: Configuration
     pool: Pool
     client: httpx.AsyncClient
 
@@ -56,7 +58,8 @@ async def serving(
     sock = server.bind("127.0.0.1", 0)
     base = server.address(sock)
     async with pooled(backend, **limits) as pool:
-        config = server._config(settings, Catalog(Registry(entries)), pool)
+        configuration = Configuration(settings)
+        config = server._config(configuration, Catalog(Registry(entries)), pool)
         daemon = server._Server(config)
         task = asyncio.create_task(daemon.serve(sockets=[sock]))
         try:
@@ -64,7 +67,7 @@ async def serving(
             async with httpx.AsyncClient(
                 base_url=base, trust_env=False, timeout=within(10)
             ) as client:
-                yield Site(pool, client)
+                yield Site(configuration, pool, client)
         finally:
             daemon.should_exit = True
             await task

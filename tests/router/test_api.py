@@ -767,3 +767,39 @@ def test_a_model_that_answers_is_not_unloaded(fake: Engines) -> None:
                 assert site.leases == {"a": 1}
 
     run(main())
+
+
+# Other settings
+
+
+def test_other_settings_hold_for_the_next_request(fake: Engines) -> None:
+    page = "http://localhost:3000"
+    other = "https://elsewhere.example"
+
+    async def main() -> None:
+        async with serving(fake, A, settings=Settings(max_body=4096)) as site:
+
+            async def get(**headers: str) -> httpx.Response:
+                return await site.client.get("/v1/models", headers=headers)
+
+            assert (await get()).status_code == 200
+            assert (await get(origin=other)).status_code == 403
+            assert (await get(host="box")).status_code == 403
+            assert (await site.chat(asking())).status_code == 200
+            site.configuration.settings = Settings(
+                api_key="right", allow_origin=(other,), allow_host=("box",), max_body=10
+            )
+            error(await get(), 401, "invalid_api_key")
+            right = {"authorization": "Bearer right"}
+            assert (await get(**right, host="box")).status_code == 200
+            told = await get(**right, origin=other)
+            assert told.headers["access-control-allow-origin"] == other
+            too_large = await site.client.post(CHAT, json=asking(), headers=right)
+            error(too_large, 413, "body_too_large")
+            site.configuration.settings = Settings()
+            told = await get(origin=page)
+            assert told.status_code == 200
+            assert "access-control-allow-origin" not in told.headers
+            assert (await get(origin=other)).status_code == 403
+
+    run(main())

@@ -27,6 +27,7 @@ from router.errors import (
     UnknownModelError,
     UnservableModelError,
 )
+from router.model_settings import ModelSettings
 from router.pool import Pool
 from router.preference import Choice
 from router.registry import ModelEntry, Registry
@@ -558,6 +559,53 @@ def test_a_registry_that_says_the_same_changes_nothing(fake: Engines) -> None:
             pid = await visit(pool, A)
             pool.follow(Registry([entry("a")]))
             assert await visit(pool, A) == pid
+
+    run(main())
+
+
+def test_a_model_that_would_be_started_otherwise_now_is_started_anew(fake: Engines) -> None:
+    async def main() -> None:
+        small = entry("small", context_length=512)
+        own = replace(A, settings=ModelSettings(id="a", context_length=2048))
+        registry = Registry([own, B, small])
+        async with pooled(fake) as pool:
+            pool.ways.options = replace(pool.ways.options, context_length=4096)
+            await load(pool, own, B, small)
+            assert pool.follow(registry) == []
+            pool.ways.options = replace(
+                pool.ways.options, context_length=1024, start_timeout_seconds=9.0
+            )
+            # One has its own bound, and one has no more context than before.
+            assert pool.follow(registry) == ["b"]
+            await until(lambda: sorted(leases(pool)) == ["a", "small"])
+            pool.ways.options = replace(pool.ways.options, parallel=7)
+            assert pool.follow(registry) == ["a", "small"]
+
+    run(main())
+
+
+def test_a_context_that_is_said_and_is_the_usual_one_changes_nothing(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            pool.ways.options = replace(pool.ways.options, context_length=4096)
+            await load(pool, A)
+            own = replace(A, settings=ModelSettings(id="a", context_length=4096))
+            assert pool.follow(Registry([own])) == []
+
+    run(main())
+
+
+def test_a_loaded_model_stays_as_it_is_told_now(fake: Engines) -> None:
+    async def main() -> None:
+        async with pooled(fake) as pool:
+            await load(pool, A, B)
+            pool.follow(Registry([replace(A, settings=ModelSettings(id="a", pin=True)), B]))
+            assert {status.model: status.pinned for status in pool.status()} == {
+                "a": True, "b": False
+            }  # fmt: skip
+            pool.idle_seconds = 0.01
+            pool.follow(Registry([A, B]))
+            await until(lambda: pool.status() == [])
 
     run(main())
 

@@ -509,6 +509,41 @@ def test_a_pinned_model_makes_no_room() -> None:
     assert s.queue[4].waiting is Waiting.MEMORY
 
 
+def test_a_model_may_be_pinned_or_let_go_while_it_is_loaded() -> None:
+    clock = Clock()
+    s = scheduler(budget=10, clock=clock)
+    s.request(1, "a", 10)
+    s.ready("a")
+    s.release(1)
+    assert s.keep("a", Stay(pinned=True)) == []
+    assert s.request(2, "b", 10) == []
+    assert s.keep("a", Stay()) == [Stop("a")]
+    s.stopped("a")
+    s.ready("b")
+    s.release(2)
+    assert s.next_deadline is None
+    s.keep("b", Stay(idle_seconds=5.0))
+    assert s.next_deadline == 5.0
+
+
+def test_a_smaller_budget_ends_nobodys_lease_and_is_kept_by_what_comes() -> None:
+    s = scheduler(budget=20)
+    for number, key in ((1, "a"), (2, "b")):
+        s.request(number, key, 10)
+        s.ready(key)
+    s.release(2)
+    s.budget_bytes = 10
+    assert s.request(3, "a", 10) == [Grant(3, "a")]
+    (refused,) = s.request(4, "d", 12)
+    assert isinstance(refused, Reject)
+    assert isinstance(refused.error, ModelTooBigError)
+    assert s.request(5, "c", 5) == []
+    s.release(1)
+    assert s.release(3) == [Stop("a"), Stop("b")]
+    s.stopped("b")
+    assert s.stopped("a") == [Start("c")]
+
+
 SIZES = {"a": 4, "b": 6, "c": 7, "d": 10, "e": 1}
 
 
@@ -532,6 +567,7 @@ class RandomLife(RuleBasedStateMachine):
         self.open: set[int] = set()
         self.leased: dict[int, str] = {}
         self.ended: set[int] = set()
+        self.most_bytes = 10
 
     def perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -646,6 +682,17 @@ class RandomLife(RuleBasedStateMachine):
     @rule(key=st.sampled_from(sorted(SIZES)))
     def disappear(self, key: str) -> None:
         self.perform(self.scheduler.withdraw(key, StartFailedError("gone")))
+
+    @rule(key=st.sampled_from(sorted(SIZES)), like=st.sampled_from(sorted(STAYS)))
+    def stay_otherwise(self, key: str, like: str) -> None:
+        self.perform(self.scheduler.keep(key, STAYS[like]))
+
+    @rule(budget=st.integers(6, 14), size=st.integers(1, 12))
+    def have_another_budget(self, budget: int, size: int) -> None:
+        """What is reserved already may be more than a smaller one, and only becomes less."""
+        self.most_bytes = max(budget, self.scheduler.reserved_bytes)
+        self.scheduler.budget_bytes = budget
+        self.perform(self.scheduler.revise("a", size))
 
     @rule(seconds=st.floats(0.1, 15))
     def wait(self, seconds: float) -> None:

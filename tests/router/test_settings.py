@@ -274,6 +274,11 @@ def test_sizes_are_read_in_binary_units(text: str, count: int) -> None:
     assert option.parse_size(text) == count
 
 
+@pytest.mark.parametrize("text", ["0", "1000", "1K", "64M", "1536M", "16G", "2T"])
+def test_a_size_is_written_as_it_is_read(text: str) -> None:
+    assert option.size_text(option.parse_size(text)) == text
+
+
 def test_a_budget_is_a_size_or_a_share() -> None:
     assert load({"memory": "16G"}, {}).memory.resolve(64 * GIB) == 16 * GIB
     assert load({"memory": "25%"}, {}).memory.resolve(64 * GIB) == 16 * GIB
