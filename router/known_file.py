@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
+
+REST_SECONDS = 0.2
+"""A file that stays the same for so long is not being written any more."""
+
+MOST_LOOKS = 25
 
 MAX_BYTES = 2**20 + 1
 """Of a file that is larger, only so much counts: it cannot be honoured anyway."""
@@ -29,7 +35,15 @@ class KnownFile:
         return self.path is not None and self._content() != self._known
 
     def look(self) -> None:
-        self._known = self._content()
+        """Know what is in it once nobody is writing it: many editors empty a file before they fill
+        it anew. Takes as long as that, and is called in a thread."""
+        content = self._content()
+        for _ in range(MOST_LOOKS):
+            time.sleep(REST_SECONDS)
+            before, content = content, self._content()
+            if before == content:
+                break
+        self._known = content
 
     def forget(self) -> None:
         self._known = ""

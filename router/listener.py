@@ -37,12 +37,10 @@ class Listener:
         folders: Sequence[Path],
         *,
         deep: bool = True,
-        quiet_milliseconds: int = QUIET_MILLISECONDS,
     ) -> None:
         self._what = what
         self._folders = folders
         self._deep = deep
-        self._quiet_milliseconds = quiet_milliseconds
         self._told = ""
 
     async def listen(self, changed: Callable[[], None]) -> None:
@@ -64,7 +62,7 @@ class Listener:
             *self._folders,
             watch_filter=None,
             debounce=GATHER_MILLISECONDS,
-            step=self._quiet_milliseconds,
+            step=QUIET_MILLISECONDS,
             force_polling=polling or None,
             poll_delay_ms=POLL_MILLISECONDS,
             recursive=self._deep,

@@ -29,9 +29,6 @@ SETTLING_SECONDS = 1.0
 SILENT_SECONDS = 60.0
 """Until a look without any event, should one have been lost."""
 
-SAVED_MILLISECONDS = 200
-"""A file of options that rests for so long is not being written any more."""
-
 
 Folders = tuple[Path, ...]
 
@@ -109,7 +106,7 @@ class Watch:
         for task in self._listening:
             task.cancel()
         models, options = heard
-        saved = Listener("--config", options, deep=False, quiet_milliseconds=SAVED_MILLISECONDS)
+        saved = Listener("--config", options, deep=False)
         self._listening = [
             self._spawn(Listener("The models folders", models).listen(self._changed.set)),
             self._spawn(saved.listen(self._look_at_file)),

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
-from router.known_file import KnownFile
+from router.known_file import REST_SECONDS, KnownFile
 
 
 def test_a_file_is_changed_until_it_was_looked_at_and_when_it_is_another(tmp_path: Path) -> None:
@@ -44,3 +45,14 @@ def test_a_link_is_changed_where_it_lies_and_where_it_leads(tmp_path: Path) -> N
     assert file.folders == (tmp_path / "here", (tmp_path / "there").resolve())
     (tmp_path / "there" / "f").write_text("two")
     assert file.changed()
+
+
+def test_a_file_that_is_being_written_is_looked_at_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("")
+    file = KnownFile(path)
+    writing = threading.Timer(REST_SECONDS / 2, path.write_text, ["whole"])
+    writing.start()
+    file.look()
+    writing.join()
+    assert not file.changed()
