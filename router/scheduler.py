@@ -246,12 +246,15 @@ class Scheduler:
         return self._advance()
 
     def measured(self, key: str, needed_bytes: int) -> list[Action]:
-        """It takes so much, whatever was thought before."""
+        """It takes so much, whatever was thought before. Where it is more, idle ones make room for
+        that; one that takes less takes nothing from others, however small the budget is by now."""
         slot = self.slots.get(key)
         if slot is None or slot.state is not SlotState.READY:
             return []
+        grown_bytes = needed_bytes - slot.reserved_bytes
         slot.reserved_bytes = needed_bytes
-        return [*self._relieve(self._staying_bytes() - self.budget_bytes), *self._advance()]
+        excess_bytes = min(grown_bytes, self._staying_bytes() - self.budget_bytes)
+        return [*self._relieve(excess_bytes), *self._advance()]
 
     def machine(self, room_bytes: int, short_bytes: int) -> list[Action]:
         """The machine can give `room_bytes` before it gets short; `short_bytes` is what it lacks

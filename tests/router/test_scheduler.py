@@ -276,6 +276,16 @@ def test_one_that_takes_more_than_was_thought_makes_the_idle_leave_and_not_the_b
     assert s.queue[3].waiting is Waiting.MEMORY
 
 
+def test_a_smaller_budget_ends_nobody_who_is_measured_to_take_less() -> None:
+    s = scheduler(budget=20)
+    s.request(1, "a", 15)
+    s.ready("a")
+    s.release(1)
+    s.budget_bytes = 5
+    assert s.measured("a", 10) == []
+    assert s.request(2, "a", 10) == [Grant(2, "a")]
+
+
 def test_a_short_machine_takes_no_new_model_beside_others() -> None:
     s = scheduler(budget=100)
     s.request(1, "a", 10)
