@@ -11,19 +11,24 @@ LEAST_CONTEXT = 256
 
 
 def too_big(
-    model: str, needed_bytes: int, budget_bytes: int, footprint: Footprint, context: int | None
+    model: str, needed_bytes: int, budget_bytes: int, less_context: str = "lower --context-length"
 ) -> ModelTooBigError:
-    """`needed_bytes` as measured or estimated, for a context of so many tokens."""
+    """`needed_bytes` as measured or estimated; `less_context` is what to do about the context, or
+    empty where that would not help."""
     excess = explain.size(needed_bytes - budget_bytes)
-    ways = [f"raise --memory to {explain.size(needed_bytes)}"]
-    if (tokens := fitting_context(budget_bytes, footprint, context)) is not None:
-        ways.append(f"lower --context-length from {context} to {tokens}")
+    ways = [f"raise --memory to {explain.size(needed_bytes)}", *filter(None, [less_context])]
     return ModelTooBigError(
         f"{model} needs about {explain.size(needed_bytes)} and all models together may take "
         f"{explain.size(budget_bytes)}: {excess} too much. What would fit: "
         f"{', '.join(ways)}, or take a smaller quantisation.",
         param="model",
     )
+
+
+def less_context(budget_bytes: int, footprint: Footprint, context: int | None) -> str:
+    """What to do about a context of so many tokens; empty where no context would fit."""
+    tokens = fitting_context(budget_bytes, footprint, context)
+    return "" if tokens is None else f"lower --context-length from {context} to {tokens}"
 
 
 def fitting_context(budget_bytes: int, footprint: Footprint, context: int | None) -> int | None:

@@ -11,8 +11,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from backends.base import Isolation
 from router.errors import SettingsError
@@ -21,7 +22,16 @@ from router.toml_file import Place
 
 ENGINE_NAMES = ("mlx", "llama.cpp", "mistral.rs")
 CLASS_NAMES = tuple(ModelClass)
-PROGRESS_KINDS = ("off", "comments", "reasoning")
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class Progress(StrEnum):
+    """What those who stream are told while their model loads."""
+
+    OFF = "off"
+    COMMENTS = "comments"
+    REASONING = "reasoning"
+
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _SCALE = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -141,17 +151,18 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def parse_isolation(text: str) -> Isolation:
-    try:
-        return Isolation(text.lower())
-    except ValueError:
-        raise ValueError(f"takes {' or '.join(Isolation)}") from None
+def parse_choice(kinds: type[Choice]) -> Callable[[str], Choice]:
+    def parse(text: str) -> Choice:
+        try:
+            return kinds(text.strip().lower())
+        except ValueError:
+            raise ValueError(f"takes one of {', '.join(kinds)}") from None
+
+    return parse
 
 
-def parse_progress(text: str) -> str:
-    if (kind := text.lower()) not in PROGRESS_KINDS:
-        raise ValueError(f"takes one of {', '.join(PROGRESS_KINDS)}")
-    return kind
+parse_isolation = parse_choice(Isolation)
+parse_progress = parse_choice(Progress)
 
 
 def parse_level(text: str) -> str:

@@ -20,7 +20,7 @@ from router.errors import ClientGoneError, ModelBusyError, RouterError, UnknownM
 from router.keep_alive import KeepAlive
 from router.registry import ModelEntry, Registry
 from router.scheduler import Action, Grant, Reject, Scheduler, SlotState, Start, Stay, Stop
-from router.ways import Ways, log_correction
+from router.ways import Ways
 
 log = logging.getLogger("router")
 
@@ -199,9 +199,10 @@ class Pool:
     async def admit(self, number: int, entry: ModelEntry, gone: Gone, stay: Stay) -> Instance:
         """Wait for ticket `number` to be granted; on any other end it is withdrawn."""
         way = self.ways.way(entry)
-        error = self.ways.too_big(way, self.scheduler.budget_bytes)
-        if error is not None and entry.id not in self.scheduler.slots:
-            raise error
+        if entry.id not in self.scheduler.slots:
+            error = self.ways.too_big(way, self.scheduler.budget_bytes)
+            if error is not None:
+                raise error
         needed = self.ways.needed_bytes(way)
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         self._tickets[number] = granted
@@ -343,17 +344,25 @@ class Pool:
             needed = loaded + self.ways.footprint(running.way).growing_bytes
             running.corrected = True
         if needed != slot.reserved_bytes:
-            log_correction(running.way.id, slot.reserved_bytes, needed)
+            log.info(
+                "%s: takes %s, and not %s as was thought",
+                running.way.id,
+                explain.size(needed),
+                explain.size(slot.reserved_bytes),
+            )
             self._perform(self.scheduler.measured(running.way.id, needed))
 
     def machine(self, room_bytes: int, short_bytes: int) -> None:
         """What the machine can still give before it gets short, and what it lacks already."""
         self._perform(self.scheduler.machine(room_bytes, short_bytes))
 
-    def _remember(self, running: _Running) -> None:
-        slot = self.scheduler.slots.get(running.way.id)
-        if slot is not None and running.corrected:
-            self.ways.took(running.way, slot.reserved_bytes)
+    def _remember(self, *ending: _Running) -> None:
+        slots = self.scheduler.slots
+        measured = [one for one in ending if one.corrected and one.way.id in slots]
+        for one in measured:
+            self.ways.took(one.way, slots[one.way.id].reserved_bytes)
+        if measured:
+            self.ways.experience.save()
 
     # Actions
 
@@ -489,8 +498,7 @@ class Pool:
         for task in list(self._tasks):
             task.cancel()
         running = list(self._running.values())
-        for one in running:
-            self._remember(one)
+        self._remember(*running)
         await asyncio.gather(*(self._end(r.instance, grace_seconds) for r in running))
         self._running.clear()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -22,12 +22,12 @@ from enum import StrEnum
 from router.circuit import STEADY_SECONDS, Circuit, failed
 from router.errors import (
     CircuitOpenError,
-    ModelTooBigError,
     QueueFullError,
     QueueTimeoutError,
     RouterError,
     ShuttingDownError,
 )
+from router.fit import too_big
 from router.policy import Plan, Resident, make_room, relieve
 
 
@@ -325,7 +325,7 @@ class Scheduler:
             return _shutting_down()
         slot = self.slots.get(key)
         if slot is None and needed_bytes > self.budget_bytes:
-            return _too_big(key, needed_bytes, self.budget_bytes)
+            return too_big(key, needed_bytes, self.budget_bytes)
         must_wait = slot is None or slot.retired or slot.state is not SlotState.READY
         circuit = self.circuits.get(key)
         if must_wait and circuit is not None and circuit.open and not self._may_probe(key, circuit):
@@ -356,7 +356,7 @@ class Scheduler:
             if slot is None and ticket.needed_bytes > self.budget_bytes:
                 # It has grown, or a smaller one under its name has gone, since it was admitted.
                 del self.queue[ticket.number]
-                error = _too_big(ticket.key, ticket.needed_bytes, self.budget_bytes)
+                error = too_big(ticket.key, ticket.needed_bytes, self.budget_bytes)
                 actions.append(Reject(ticket.number, error))
             elif slot is None and self._pauses(ticket.key):
                 ticket.waiting = Waiting.PAUSE
@@ -485,16 +485,6 @@ def _circuit_open(key: str, circuit: Circuit, wait_seconds: float) -> RouterErro
         f"again in {wait_seconds:.0f} s, or its files change. The last time: "
         f"{circuit.because.message}",
         retry_after_seconds=max(1, round(wait_seconds)),
-    )
-
-
-def _too_big(key: str, needed_bytes: int, budget_bytes: int) -> RouterError:
-    needed, budget = needed_bytes / 2**30, budget_bytes / 2**30
-    return ModelTooBigError(
-        f"{key} needs about {needed:.2f} GiB and all models together may take {budget:.2f} GiB: "
-        f"{needed - budget:.2f} GiB too much. Raise --memory, lower --context-length, or take a "
-        "smaller quantisation.",
-        param="model",
     )
 
 

@@ -22,6 +22,7 @@ from router.model_settings import MODELS, ModelSettings, model_settings
 from router.option import (
     CLASS_NAMES,
     MemoryBudget,
+    Progress,
     option_field,
     parse_budget,
     parse_class_choice,
@@ -152,8 +153,8 @@ class Settings:
     start_seconds: float = option_field(
         600.0, "Longest time an engine may take to load a model.", parse_seconds, "SECONDS"
     )
-    load_progress: str = option_field(
-        "off",
+    load_progress: Progress = option_field(
+        Progress.OFF,
         "Tell those who stream how their model loads: in comments of the stream, or as reasoning; "
         "off, unless they ask by the header X-Router-Progress.",
         parse_progress,

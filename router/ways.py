@@ -6,20 +6,16 @@ can is tried, and if that one works, it is remembered who refused and why.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from backends.base import Backend, Footprint, Instance, InstanceOptions
 from backends.headers import context_length
-from router import explain
 from router.errors import ModelTooBigError
 from router.experience import Experience
-from router.fit import too_big
+from router.fit import less_context, too_big
 from router.preference import Choice, choose
 from router.registry import ModelEntry
-
-log = logging.getLogger("router")
 
 
 @dataclass(slots=True)
@@ -85,13 +81,13 @@ class Ways:
         if needed <= budget_bytes:
             return None
         context = context_length(way.info, self.options_for(way))
-        return too_big(way.id, needed, budget_bytes, self.footprint(way), context)
+        advice = less_context(budget_bytes, self.footprint(way), context)
+        return too_big(way.id, needed, budget_bytes, advice)
 
     def took(self, way: ModelEntry, needed_bytes: int) -> None:
-        """So much was measured."""
+        """So much was measured. Nothing is written: `experience.save` does."""
         options, files = self.options_for(way), way.fingerprint
         self.experience.took(files, *self._engine(way), options, needed_bytes)
-        self.experience.save()
 
     # What was tried
 
@@ -148,12 +144,3 @@ class Ways:
         if engine not in self._versions:
             self._versions[engine] = self.backends[engine].installation().version or ""
         return self._versions[engine]
-
-
-def log_correction(model: str, reserved_bytes: int, needed_bytes: int) -> None:
-    log.info(
-        "%s: takes %s, and not %s as was thought",
-        model,
-        explain.size(needed_bytes),
-        explain.size(reserved_bytes),
-    )

@@ -16,11 +16,12 @@ from detect.types import ModelInfo, Role
 from router.api.answer import send_json
 from router.api.body import Asked, asked, read_body, replay
 from router.api.members import edited
-from router.api.progress import Progress, Teller, wanted
+from router.api.progress import Teller, wanted
 from router.catalog import Catalog
 from router.configuration import Configuration
 from router.errors import InvalidRequestError, RouterError
 from router.keep_alive import FIELDS as KEEP_ALIVE_FIELDS
+from router.option import Progress
 from router.pool import Pool
 from router.registry import ModelEntry
 
@@ -100,7 +101,7 @@ class Completions:
 
     def _teller(self, request: Asked, scope: Scope, send: Send) -> Teller:
         plain = request.stream and not request.fields & NOT_FOR_PEOPLE
-        default = Progress(self.configuration.settings.load_progress)
+        default = self.configuration.settings.load_progress
         kind = wanted(scope, default, plain_stream=plain)
         if self.required != "messages" and kind is Progress.REASONING:
             kind = Progress.COMMENTS

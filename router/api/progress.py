@@ -11,10 +11,10 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from enum import StrEnum
 
 from backends.base import Message, Scope, Send
 from router.errors import InvalidRequestError, as_router_error
+from router.option import Progress, parse_progress
 
 HEADER = b"x-router-progress"
 FIRST_SECONDS = 1.0
@@ -28,12 +28,6 @@ START: Message = {
 }
 
 
-class Progress(StrEnum):
-    OFF = "off"
-    COMMENTS = "comments"
-    REASONING = "reasoning"
-
-
 def wanted(scope: Scope, default: Progress, *, plain_stream: bool) -> Progress:
     """What the header says, else the setting for streams that nothing but a person reads.
 
@@ -42,16 +36,15 @@ def wanted(scope: Scope, default: Progress, *, plain_stream: bool) -> Progress:
     """
     for name, value in scope["headers"]:
         if name == HEADER:
-            return _named(value)
+            return _said(value)
     return default if plain_stream else Progress.OFF
 
 
-def _named(value: bytes) -> Progress:
+def _said(value: bytes) -> Progress:
     try:
-        return Progress(value.decode("latin-1").strip().lower())
-    except ValueError:
-        names = ", ".join(Progress)
-        raise InvalidRequestError(f"X-Router-Progress must be one of {names}.") from None
+        return parse_progress(value.decode("latin-1"))
+    except ValueError as error:
+        raise InvalidRequestError(f"X-Router-Progress {error}.") from None
 
 
 class Teller:

@@ -12,6 +12,7 @@ import pytest
 
 from router.api import progress
 from router.model_settings import ModelSettings
+from router.option import Progress
 from router.scheduler import Stay
 from router.settings import Settings
 from tests.fake_engine import asking
@@ -139,7 +140,7 @@ def test_who_asks_is_told_in_comments_how_the_model_loads(fake: Engines) -> None
 @pytest.mark.usefixtures("soon")
 def test_people_are_told_as_reasoning_and_programs_are_not(fake: Engines) -> None:
     fake.engine("a").behave(ready_seconds=0.5)
-    settings = Settings(load_progress="reasoning")
+    settings = Settings(load_progress=Progress.REASONING)
 
     async def main() -> None:
         async with serving(fake, A, settings=settings) as site:
