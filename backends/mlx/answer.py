@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backends.mlx.batch import Token
+from backends.mlx.decoder import Token
 from backends.mlx.model import Prompt, Text
 from backends.wire.events import Event, Finished, Usage
 from backends.wire.request import GenerationRequest
@@ -19,6 +19,7 @@ class Answer:
         self.reason: str | None = None
         self._prompt_tokens = len(prompt.ids)
         self._tokens = 0
+        self._cached = 0
         self._detokenizer = Detokenizer(text.decode, prompt.ids[-1])
         self._stops = StopMatcher(request.stop)
         reasoning = text.reasoning if request.chat else None
@@ -30,6 +31,7 @@ class Answer:
 
     def add(self, token: Token) -> Iterator[Event]:
         self._tokens += 1
+        self._cached = token.cached
         if token.last != "stop":
             yield from self._say(self._detokenizer.add(token.id))
         if self.reason is None:
@@ -44,7 +46,7 @@ class Answer:
         reason = self.reason or "stop"
         if self._parser.called and reason == "stop":
             reason = "tool_calls"
-        yield Finished(reason, Usage(self._prompt_tokens, self._tokens))
+        yield Finished(reason, Usage(self._prompt_tokens, self._tokens, self._cached))
 
     def _say(self, text: str) -> Iterator[Event]:
         yield from self._parser.add(self._stops.add(text))

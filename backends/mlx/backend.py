@@ -19,7 +19,7 @@ from backends.base import (
 )
 from backends.headers import context_length
 from backends.mlx import library
-from backends.mlx.engine import Engine
+from backends.mlx.engine import Engine, EngineOptions
 from backends.mlx.instance import MLXInstance
 from backends.mlx.thread import EngineThread
 from backends.mlx.verdict import rules
@@ -104,8 +104,7 @@ class MLXBackend:
         engine = Engine(
             model_id,
             info.folder,
-            context_length=context_length(info, options),
-            max_rows=options.parallel,
+            EngineOptions(context_length=context_length(info, options), max_rows=options.parallel),
             thread=self._thread,
         )
         return MLXInstance(model_id, engine, options)

@@ -6,26 +6,45 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from backends.errors import BadRequestError, EngineDiedError
+from backends.mlx import kv_state
 from backends.mlx.answer import Answer
-from backends.mlx.batch import Decoder, RowRequest, Token, make_decoder
+from backends.mlx.decoder import Decoder, RowRequest, Token
+from backends.mlx.decoders import make_decoder
+from backends.mlx.disk_shelf import DiskShelf
 from backends.mlx.model import Prompt, Text, Weights, give_back_memory, load_weights
+from backends.mlx.prefixes import Prefixes
 from backends.mlx.sampling import make_processors, make_sampler
 from backends.mlx.thread import EngineThread, Work, once
 from backends.wire.events import Event
 from backends.wire.feed import Feed
-from backends.wire.request import GenerationRequest, Sampling
+from backends.wire.request import GenerationRequest
 
 log = logging.getLogger("router.engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """`context_length` bounds prompt and answer together, in tokens; None leaves both unbounded.
+
+    States of prompts are kept in `prefix_bytes` of memory and, where `disk_folder` is given, in
+    `disk_bytes` there.
+    """
+
+    context_length: int | None = None
+    max_rows: int = 4
+    prefix_bytes: int = 2**30
+    disk_folder: Path | None = None
+    disk_bytes: int = 0
 
 
 class Engine:
     """Loads a model, answers requests in one batch, and frees what it held.
 
-    `context_length` bounds prompt and answer together, in tokens; None leaves both unbounded.
     Weights, decoder and rows belong to the engine thread, text to one thread of its own: long
     prompts hold up neither the event loop nor a running answer.
     """
@@ -34,23 +53,31 @@ class Engine:
         self,
         model: str,
         folder: Path,
+        options: EngineOptions,
         *,
-        context_length: int | None,
-        max_rows: int,
         thread: EngineThread,
     ) -> None:
         self.model = model
         self._folder = folder
-        self._context_length = context_length
-        self._max_rows = max_rows
+        self._options = options
         self._thread = thread
         self._text_thread: ThreadPoolExecutor | None = None
         self._text: Text | None = None
         self._weights: Weights | None = None
         self._weights_bytes: int | None = None
+        self._prefixes = Prefixes(options.prefix_bytes)
+        self._forgetful = False
         self._decoder: Decoder | None = None
         self._feeds: dict[int, Feed[Token]] = {}
         self._decoding = False
+
+    @property
+    def used_bytes(self) -> int | None:
+        """Weights, the states of running rows, and those that are kept; None when not loaded."""
+        decoder = self._decoder
+        if self._weights_bytes is None or decoder is None:
+            return self._weights_bytes
+        return self._weights_bytes + decoder.nbytes + self._prefixes.nbytes
 
     @property
     def weights_bytes(self) -> int | None:
@@ -74,12 +101,13 @@ class Engine:
         """
         assert self._text is not None and self._text_thread is not None
         loop = asyncio.get_running_loop()
-        prompt = await loop.run_in_executor(self._text_thread, self._text.prompt, request)
+        read = partial(self._text.prompt, request, checkpoints=self._forgetful)
+        prompt = await loop.run_in_executor(self._text_thread, read)
         limit = self._limit(request, len(prompt.ids))
         answer = Answer(self._text, request, prompt)
         feed = Feed[Token]()
         try:
-            await self._thread.call(partial(self._insert, feed, prompt, limit, request.sampling))
+            await self._thread.call(partial(self._insert, feed, prompt, limit, request))
             async for token in feed:
                 for event in answer.add(token):
                     yield event
@@ -99,13 +127,14 @@ class Engine:
 
     def _limit(self, request: GenerationRequest, prompt_tokens: int) -> int:
         """How many tokens may be generated."""
-        if self._context_length is None:
+        context_length = self._options.context_length
+        if context_length is None:
             return request.max_tokens or 2**31
-        left = self._context_length - prompt_tokens
+        left = context_length - prompt_tokens
         if left < 1:
             raise BadRequestError(
                 f"The prompt has {prompt_tokens} tokens and {self.model} takes "
-                f"{self._context_length} with the answer: shorten it, or raise --context-length "
+                f"{context_length} with the answer: shorten it, or raise --context-length "
                 "where the model allows more.",
                 param="messages" if request.chat else "prompt",
             )
@@ -116,7 +145,11 @@ class Engine:
     def _load(self, stop_ids: frozenset[int]) -> Work[None]:
         try:
             self._weights = yield from load_weights(self._folder, self._count)
-            self._decoder = make_decoder(self._weights.network, stop_ids, self._max_rows)
+            if self._options.disk_folder is not None:
+                shelf = DiskShelf(self._options.disk_folder, self._options.disk_bytes)
+                self._prefixes = Prefixes(self._options.prefix_bytes, shelf)
+            self._forgetful = not kv_state.keeps_all(kv_state.new(self._weights.network))
+            self._decoder = self._make_decoder(stop_ids)
         finally:
             if self._decoder is None:
                 self._free()
@@ -124,7 +157,13 @@ class Engine:
     def _count(self, nbytes: int) -> None:
         self._weights_bytes = nbytes
 
-    def _insert(self, feed: Feed[Token], prompt: Prompt, limit: int, sampling: Sampling) -> None:
+    def _make_decoder(self, stop_ids: frozenset[int]) -> Decoder:
+        assert self._weights is not None
+        return make_decoder(self._weights.network, stop_ids, self._options.max_rows, self._prefixes)
+
+    def _insert(
+        self, feed: Feed[Token], prompt: Prompt, limit: int, request: GenerationRequest
+    ) -> None:
         assert self._text is not None
         if self._decoder is None:
             raise self._failure("was unloaded")
@@ -132,8 +171,10 @@ class Engine:
             RowRequest(
                 prompt=prompt.ids,
                 max_tokens=limit,
-                sampler=make_sampler(sampling, self._text.defaults),
-                processors=make_processors(sampling),
+                sampler=make_sampler(request.sampling, self._text.defaults),
+                processors=make_processors(request.sampling),
+                checkpoints=prompt.checkpoints,
+                likelihoods=request.logprobs,
             )
         )
         self._feeds[row] = feed
@@ -162,6 +203,12 @@ class Engine:
                     feed.put(None)
             yield
         self._decoding = False
+        self._thread.submit(self._save())
+
+    def _save(self) -> Work[None]:
+        """Write what the disk does not have, an entry at a step, until there is a request."""
+        while not self._decoding and self._prefixes.save_one():
+            yield
 
     def _restart(self) -> None:
         """A failed step fails the requests that were in it; the next ones find a new decoder."""
@@ -169,7 +216,9 @@ class Engine:
         assert self._weights is not None and self._text is not None and self._decoder is not None
         self._fail_all("failed in the middle of the answer; the log says why")
         self._decoder.close()
-        self._decoder = make_decoder(self._weights.network, self._text.stop_ids, self._max_rows)
+        # Whatever broke may have left its marks in what is shared.
+        self._prefixes.clear()
+        self._decoder = self._make_decoder(self._text.stop_ids)
 
     def _fail_all(self, what: str) -> None:
         for feed in self._feeds.values():
@@ -183,5 +232,8 @@ class Engine:
         self._fail_all("was unloaded while it answered")
         if self._decoder is not None:
             self._decoder.close()
+            while self._prefixes.save_one():
+                pass
+        self._prefixes.clear()
         self._decoder = self._weights = self._weights_bytes = None
         give_back_memory()

@@ -62,7 +62,7 @@ class MLXInstance:
         )
 
     def used_bytes(self) -> int | None:
-        return self._engine.weights_bytes
+        return self._engine.used_bytes
 
     async def ensure_ready(self) -> None:
         if self._life.state is InstanceState.READY:

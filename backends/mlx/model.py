@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backends.errors import BadRequestError
 from backends.mlx import library
+from backends.mlx.checkpoints import checkpoints as find_checkpoints
 from backends.mlx.thread import Work
 from backends.wire import sandbox
 from backends.wire.defaults import defaults_of_folder
@@ -103,10 +104,14 @@ def give_back_memory() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request as token ids, at least one, and the end of the text they were made from."""
+    """A request as token ids, at least one, and the end of the text they were made from.
+
+    `checkpoints` are lengths at which other prompts are expected to part from this one.
+    """
 
     ids: list[int]
     end: str = ""
+    checkpoints: tuple[int, ...] = ()
 
     def ends_with(self, marker: str) -> bool:
         return self.end.rstrip().endswith(marker)
@@ -132,8 +137,9 @@ class Text:
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self.reasoning = self._reasoning()
 
-    def prompt(self, request: GenerationRequest) -> Prompt:
-        """
+    def prompt(self, request: GenerationRequest, *, checkpoints: bool = False) -> Prompt:
+        """Finding the `checkpoints` of a chat takes several times as long.
+
         Raises:
             BadRequestError: there is no chat template, it refuses these messages, nothing is left
                 to continue, or a token id is outside the vocabulary.
@@ -142,7 +148,9 @@ class Text:
         self._check_ids(request.sampling.logit_bias, "logit_bias")
         if request.chat:
             text = self._rendered(request)
-            prompt = Prompt(self._encode(text, special=False), text[-64:])
+            ids = self._encode(text, special=False)
+            found = self._checkpoints(request, text, ids) if checkpoints else ()
+            prompt = Prompt(ids, text[-64:], found)
         else:
             prompt = Prompt(self._plain(request.prompt))
         if not prompt.ids:
@@ -188,6 +196,17 @@ class Text:
                 f"`{param}` holds the token id {wrong}; this model's are 0 to {size - 1}.",
                 param=param,
             )
+
+    def _checkpoints(
+        self, request: GenerationRequest, text: str, ids: list[int]
+    ) -> tuple[int, ...]:
+        return find_checkpoints(
+            request.messages,
+            text,
+            ids,
+            lambda messages: self._rendered(replace(request, messages=tuple(messages))),
+            lambda part: self._encode(part, special=False),
+        )
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
         if len(text) > sandbox.MAX_CHARACTERS:

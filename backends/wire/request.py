@@ -46,6 +46,8 @@ class GenerationRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
+    logprobs: int | None = None
+    """How many of the likeliest tokens to tell with each token; None: nothing of the kind."""
 
     @property
     def chat(self) -> bool:

@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-from backends.mlx.engine import Engine
+from backends.mlx.engine import Engine, EngineOptions
 from backends.mlx.instance import SUPPORTED
 from backends.mlx.thread import EngineThread
 from backends.wire.app import CompletionsApp
@@ -42,8 +42,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     engine = Engine(
         arguments.alias,
         arguments.folder,
-        context_length=arguments.context,
-        max_rows=arguments.parallel,
+        EngineOptions(context_length=arguments.context, max_rows=arguments.parallel),
         thread=EngineThread(),
     )
     try:

@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 from backends.mlx import library
-from backends.mlx.batch import (
-    BatchDecoder,
-    Decoder,
-    RowRequest,
-    SequentialDecoder,
-    make_decoder,
-)
+from backends.mlx.batch import BatchDecoder
+from backends.mlx.decoder import Decoder, RowRequest
+from backends.mlx.decoders import make_decoder
 from backends.mlx.model import Text, Weights, load_weights
+from backends.mlx.prefixes import Prefixes
+from backends.mlx.sequential import SequentialDecoder
 from backends.wire.request import GenerationRequest
 from tests.conftest import Variant
 from tests.tiny import dialogues as d
@@ -52,11 +50,11 @@ Make = Callable[[Loaded], Decoder]
 
 
 def batched(loaded: Loaded) -> Decoder:
-    return BatchDecoder(loaded.weights.network, loaded.text.stop_ids, 4)
+    return BatchDecoder(loaded.weights.network, loaded.text.stop_ids, 4, Prefixes(2**30))
 
 
 def sequential(loaded: Loaded) -> Decoder:
-    return SequentialDecoder(loaded.weights.network, loaded.text.stop_ids)
+    return SequentialDecoder(loaded.weights.network, loaded.text.stop_ids, Prefixes(2**30))
 
 
 both = pytest.mark.parametrize("make", [batched, sequential])
@@ -121,7 +119,7 @@ def test_a_row_can_be_removed_before_its_first_step_and_twice(make: Make, loaded
 
 def test_a_cache_that_merges_gets_the_batch(loaded: Loaded) -> None:
     network, stop_ids = loaded.weights.network, loaded.text.stop_ids
-    assert isinstance(make_decoder(network, stop_ids, 4), BatchDecoder)
+    assert isinstance(make_decoder(network, stop_ids, 4, Prefixes(2**30)), BatchDecoder)
 
 
 def test_a_cache_that_does_not_merge_gets_one_row_after_another(
@@ -129,5 +127,5 @@ def test_a_cache_that_does_not_merge_gets_one_row_after_another(
 ) -> None:
     caches = library.load("mlx_lm.models.cache")
     monkeypatch.setattr(caches, "make_prompt_cache", lambda model: [caches.ChunkedKVCache(16)])
-    decoder = make_decoder(loaded.weights.network, loaded.text.stop_ids, 4)
+    decoder = make_decoder(loaded.weights.network, loaded.text.stop_ids, 4, Prefixes(2**30))
     assert isinstance(decoder, SequentialDecoder)

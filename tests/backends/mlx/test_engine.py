@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backends.errors import BadRequestError, EngineDiedError
-from backends.mlx.engine import Engine
+from backends.mlx.engine import Engine, EngineOptions
 from backends.mlx.thread import EngineThread
 from backends.wire.events import Event, Finished, TextDelta, ToolCall
 from backends.wire.request import GenerationRequest, Sampling
@@ -55,8 +55,7 @@ def with_engine(
         engine = Engine(
             "tiny",
             folder,
-            context_length=context_length,
-            max_rows=max_rows,
+            EngineOptions(context_length=context_length, max_rows=max_rows),
             thread=EngineThread(),
         )
         await engine.load()
