@@ -1,0 +1,345 @@
+"""The MLX engine beside `mlx_lm.server` and mlx-lm itself: `python -m tests.bench.mlx [ROUNDS]`,
+which is `make bench-mlx`.
+
+Both servers hold the same models at the same time and are asked in turns, so that both have the
+same share of a busy machine. Medians, unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.bench import mlx_models
+from tests.e2e.daemon import serving
+
+ROUNDS = 5
+STREAMS, STREAM_TOKENS = 8, 48
+SINGLE_TOKENS = 96
+PREFIX_TOKENS, TURNS = 8000, 20
+LONG_TOKENS = 4000
+SECONDS = 1800.0
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "read_file",
+        "parameters": {"type": "object", "properties": {"path": {"type": "string"}}},
+    },
+}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 40}}}
+
+
+@dataclass(slots=True)
+class Heard:
+    """Seconds since the request of every piece of an answer, and what it said of tokens."""
+
+    times: list[float] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def first(self) -> float:
+        return self.times[0]
+
+    @property
+    def gaps(self) -> list[float]:
+        return [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
+
+    @property
+    def cached_share(self) -> float:
+        cached = (self.usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+        return float(cached) / float(self.usage["prompt_tokens"])
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    name: str
+    port: int
+    models: dict[str, str]
+
+    def ask(self, model: str, messages: Sequence[dict[str, Any]], **fields: Any) -> Heard:
+        body = {
+            "model": self.models[model],
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0,
+            **fields,
+        }
+        to = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        with contextlib.closing(to):
+            began = time.perf_counter()
+            to.request(
+                "POST",
+                "/v1/chat/completions",
+                json.dumps(body),
+                {"content-type": "application/json"},
+            )
+            answer = to.getresponse()
+            if answer.status != 200:
+                raise RuntimeError(f"{self.name}: {answer.status} {answer.read()[:300]!r}")
+            heard = Heard()
+            for line in answer:
+                if not line.startswith(b"data: {"):
+                    continue
+                event = json.loads(line[6:])
+                heard.usage = event.get("usage") or heard.usage
+                if any(_says_something(choice) for choice in event.get("choices", ())):
+                    heard.times.append(time.perf_counter() - began)
+        return heard
+
+
+def _says_something(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    return any(
+        delta.get(key) for key in ("content", "reasoning_content", "reasoning", "tool_calls")
+    )
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    load = ", ".join(f"{n:.2f}" for n in os.getloadavg())
+    print(f"load average {load}, {rounds} rounds", flush=True)
+    with tempfile.TemporaryDirectory(prefix="router-bench-") as scratch:
+        root = Path(scratch, "models")
+        for name, config in (("dense", mlx_models.DENSE), ("hybrid", mlx_models.HYBRID)):
+            mlx_models.write(root / name, config)
+        asyncio.run(_one_stream(root / "dense", rounds))
+        with _peers(root, "dense") as peers:
+            _many_streams(peers, rounds)
+            _gap(peers, rounds)
+            _session(peers, "dense")
+        with _peers(root, "hybrid") as peers:
+            _session(peers, "hybrid")
+    load = ", ".join(f"{n:.2f}" for n in os.getloadavg())
+    print(f"load average {load}")
+
+
+@contextlib.contextmanager
+def _peers(root: Path, model: str) -> Iterator[tuple[Peer, Peer]]:
+    """Ours, and mlx-lm's, with one model loaded."""
+    port = _free_port()
+    command = [sys.executable, "-m", "mlx_lm", "server", "--model", str(root / model)]
+    theirs = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with serving(root, flags=("--parallel", str(STREAMS))) as daemon:
+            ours = Peer("router", int(daemon.url.rsplit(":", 1)[1]), {model: model})
+            other = Peer("mlx_lm.server", port, {model: "default_model"})
+            _await(port)
+            for peer in (ours, other):
+                peer.ask(model, _question("warm up"), max_tokens=4)
+            yield ours, other
+    finally:
+        theirs.terminate()
+        theirs.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _await(port: int) -> None:
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+
+
+def _question(text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": text}]
+
+
+# One stream
+
+
+async def _one_stream(folder: Path, rounds: int) -> None:
+    """The engine by itself, beside the generator that it is built on, in one process."""
+    from mlx_lm.utils import load
+
+    from backends.mlx.engine import Engine, EngineOptions
+    from backends.mlx.thread import EngineThread
+    from backends.wire.request import GenerationRequest, Sampling
+
+    engine = Engine("dense", folder, EngineOptions(max_rows=STREAMS), thread=EngineThread())
+    await engine.load()
+    network, tokenizer = load(str(folder), {"trust_remote_code": False})[:2]
+    request = GenerationRequest(
+        prompt="Polly wants", max_tokens=SINGLE_TOKENS, sampling=Sampling(temperature=0.0)
+    )
+
+    async def ours() -> float:
+        return _rate([time.perf_counter() async for _ in engine.generate(request)])
+
+    def theirs() -> float:
+        from mlx_lm.generate import stream_generate
+
+        steps = stream_generate(network, tokenizer, "Polly wants", max_tokens=SINGLE_TOKENS)
+        return _rate([time.perf_counter() for _ in steps])
+
+    pairs = [(await ours(), theirs()) for _ in range(rounds)][1:] or [(await ours(), theirs())]
+    _compare("one stream, tokens/s", pairs, "aim: at least 0.98", "stream_generate")
+    await engine.close()
+
+
+def _rate(times: list[float]) -> float:
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+# Many streams
+
+
+def _many_streams(peers: tuple[Peer, Peer], rounds: int) -> None:
+    plain = _turns(peers, rounds, lambda peer, turn: _together(peer, turn))
+    _compare("8 streams, tokens/s", plain, "aim: at least 1.00", "mlx_lm.server")
+    for name, fields in (
+        ("with a seed each", {"temperature": 1.0}),
+        ("with response_format", {"response_format": _json_schema()}),
+        ("with tools", {"tools": [TOOL]}),
+    ):
+        seeded = name == "with a seed each"
+        rates = [
+            (_together(peers[0], turn, seeded=seeded, **fields), _together(peers[0], turn))
+            for turn in range(max(2, rounds - 2))
+        ]
+        _compare(f"8 streams {name}, tokens/s", rates, "", "without")
+
+
+def _json_schema() -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
+
+
+def _together(peer: Peer, turn: int, *, seeded: bool = False, **fields: Any) -> float:
+    """Tokens a second of all streams, from the first request to the last token."""
+    heard: list[Heard] = []
+
+    def one(number: int) -> None:
+        seed = {"seed": number} if seeded else {}
+        question = _question(f"Say {turn} and {number}")
+        heard.append(peer.ask("dense", question, max_tokens=STREAM_TOKENS, **seed, **fields))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(STREAMS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tokens = sum(int(one.usage["completion_tokens"]) for one in heard)
+    return tokens / (time.perf_counter() - began)
+
+
+def _gap(peers: tuple[Peer, Peer], rounds: int) -> None:
+    """The longest waits of one who listens, while a long prompt of somebody else is read."""
+
+    def worst(peer: Peer, turn: int) -> float:
+        listener = Heard()
+
+        def listen() -> None:
+            heard = peer.ask("dense", _question(f"Go on {turn}"), max_tokens=400)
+            listener.times = heard.times
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        time.sleep(1.0)
+        long = _text(LONG_TOKENS, seed=turn)
+        peer.ask("dense", _question(long), max_tokens=1)
+        thread.join()
+        return statistics.quantiles(listener.gaps, n=100)[-1] * 1000
+
+    pairs = _turns(peers, max(2, rounds - 2), worst)
+    _compare(
+        f"p99 gap while {LONG_TOKENS} tokens are read, ms", pairs, "aim: at most 0.50",
+        "mlx_lm.server",
+    )  # fmt: skip
+
+
+# A session
+
+
+def _session(peers: tuple[Peer, Peer], model: str) -> None:
+    """Turns of a recorded conversation with tools, each sent with all that was before."""
+    heard: dict[str, list[Heard]] = {peer.name: [] for peer in peers}
+    for turn in range(TURNS):
+        for peer in peers:
+            messages = _conversation(turn)
+            heard[peer.name].append(peer.ask(model, messages, tools=[TOOL], max_tokens=2))
+    for peer in peers:
+        turns = heard[peer.name]
+        cold, warm = turns[0].first, statistics.median(one.first for one in turns[1:])
+        shares = [one.cached_share for one in turns[1:]]
+        print(
+            f"{model}, {TURNS} turns from {turns[0].usage['prompt_tokens']} tokens: "
+            f"{peer.name:<14} first token cold {cold * 1000:8.0f} ms, then {warm * 1000:7.1f} ms, "
+            f"{cold / warm:6.1f} times as fast (aim: 50); cached at least {min(shares):.3f} "
+            f"(aim: 0.95)",
+            flush=True,
+        )
+
+
+def _conversation(turn: int) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": _text(PREFIX_TOKENS, seed=1)},
+        {"role": "user", "content": "Mend the test that fails."},
+    ]
+    for past in range(turn):
+        call = {"name": "read_file", "arguments": json.dumps({"path": f"src/file{past}.py"})}
+        messages += [
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"id": f"call_{past}", "type": "function", "function": call}],
+            },
+            {"role": "tool", "tool_call_id": f"call_{past}", "content": _text(60, seed=past)},
+        ]
+    return messages
+
+
+def _text(tokens: int, seed: int) -> str:
+    """About so many tokens, of words that no other seed has."""
+    import random
+
+    letters = random.Random(seed)
+    return " ".join(
+        "".join(letters.choices("abcdefghijklmnop", k=3)) for _ in range(max(1, tokens // 4))
+    )
+
+
+# Comparing
+
+
+def _turns(
+    peers: tuple[Peer, Peer], rounds: int, measure: Callable[[Peer, int], float]
+) -> list[tuple[float, float]]:
+    return [(measure(peers[0], turn), measure(peers[1], turn)) for turn in range(rounds)]
+
+
+def _compare(what: str, pairs: Sequence[tuple[float, float]], aim: str, other: str) -> None:
+    ours, theirs = (statistics.median(values) for values in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(
+        f"{what:<44} router {ours:8.1f}   {other} {theirs:8.1f}   ratio {ratio:5.2f}   {aim}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
