@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from backends.wire.events import Event, Finished, ReasoningDelta, ToolCall, Usage
+from backends.wire.events import (
+    Event,
+    Finished,
+    ReasoningDelta,
+    ToolCallArguments,
+    ToolCallStart,
+    Usage,
+)
 from backends.wire.request import GenerationRequest
 from backends.wire.text import AnswerParser, ReasoningFormat, ToolFormat
 
@@ -42,7 +49,8 @@ class Answer:
             yield from self._parser.add(text)
         for call in choice.delta.tool_calls or ():
             self._called = True
-            yield ToolCall(call.function.name, call.function.arguments)
+            yield ToolCallStart(call.function.name)
+            yield ToolCallArguments(call.function.arguments)
         self._reason = REASONS.get(choice.finish_reason, self._reason)
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)

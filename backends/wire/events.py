@@ -16,11 +16,32 @@ class ReasoningDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A whole call; `arguments` is the JSON text that clients get."""
+class ToolCallStart:
+    """A call begins. Its arguments follow, and no text before its end."""
 
     name: str
-    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallArguments:
+    """A piece of the JSON object that the call which began last is made with.
+
+    The pieces of a call together are JSON once it has ended well, and never before: nobody can
+    take a call that was cut off, `rm -rf /` of `rm -rf /tmp/x`, for a whole one.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallBroken:
+    """What began as a call is none. `text` is all that the model wrote of it.
+
+    Where answers are added up, the call is taken back and the text stands in its place. A stream
+    cannot take it back: its arguments stay unfinished, and the text follows.
+    """
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +59,5 @@ class Finished:
     usage: Usage
 
 
-Event = TextDelta | ReasoningDelta | ToolCall | Finished
+ToolCallEvent = ToolCallStart | ToolCallArguments | ToolCallBroken
+Event = TextDelta | ReasoningDelta | ToolCallEvent | Finished

@@ -13,7 +13,16 @@ from backends.asgi import unless_disconnected
 from backends.base import Receive, Send
 from backends.errors import EngineError, EngineProtocolError
 from backends.proxy import error_event
-from backends.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall, Usage
+from backends.wire.events import (
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallArguments,
+    ToolCallBroken,
+    ToolCallStart,
+    Usage,
+)
 from backends.wire.request import GenerationRequest, Json
 
 Events = AsyncGenerator[Event, None]
@@ -72,6 +81,8 @@ class _Answer:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[Json] = []
+        self._arguments: list[list[str]] = []
+        self._begun = 0
         self._end: Finished | None = None
 
     def opening(self) -> Iterator[Json]:
@@ -84,10 +95,13 @@ class _Answer:
                 yield self._chunk({"content": text} if self._request.chat else text)
             case ReasoningDelta(text):
                 yield self._chunk({"reasoning_content": text})
-            case ToolCall():
-                self.add(event)
-                index = len(self._calls) - 1
-                yield self._chunk({"tool_calls": [{"index": index, **self._calls[-1]}]})
+            case ToolCallStart(name):
+                self._begun += 1
+                yield self._call_chunk(_call(name))
+            case ToolCallArguments(text):
+                yield self._call_chunk({"function": {"arguments": text}})
+            case ToolCallBroken(text):
+                yield self._chunk({"content": text})
             case Finished(reason, usage):
                 self.add(event)
                 yield self._chunk({} if self._request.chat else "", reason)
@@ -100,10 +114,14 @@ class _Answer:
                 self._text.append(text)
             case ReasoningDelta(text):
                 self._reasoning.append(text)
-            case ToolCall(name, arguments):
-                function = {"name": name, "arguments": arguments}
-                call_id = "call_" + secrets.token_hex(12)
-                self._calls.append({"id": call_id, "type": "function", "function": function})
+            case ToolCallStart(name):
+                self._calls.append(_call(name))
+                self._arguments.append([])
+            case ToolCallArguments(text):
+                self._arguments[-1].append(text)
+            case ToolCallBroken(text):
+                del self._calls[-1], self._arguments[-1]
+                self._text.append(text)
             case Finished():
                 self._end = event
 
@@ -129,9 +147,15 @@ class _Answer:
         message: Json = {"role": "assistant", "content": text if text or not self._calls else None}
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
+        for call, pieces in zip(self._calls, self._arguments, strict=True):
+            call["function"]["arguments"] = "".join(pieces)
         if self._calls:
             message["tool_calls"] = self._calls
         return message
+
+    def _call_chunk(self, part: Json) -> Json:
+        """About the call that began last; a broken one keeps its number."""
+        return self._chunk({"tool_calls": [{"index": self._begun - 1, **part}]})
 
     def _chunk(self, delta: Any, reason: str | None = None) -> Json:
         choice: Json = {"index": 0, "finish_reason": reason}
@@ -149,6 +173,12 @@ class _Answer:
             "model": self._model,
             "system_fingerprint": None,
         }
+
+
+def _call(name: str) -> Json:
+    """As the first delta of a stream has it; the arguments follow."""
+    function = {"name": name, "arguments": ""}
+    return {"id": "call_" + secrets.token_hex(12), "type": "function", "function": function}
 
 
 def usage_object(usage: Usage) -> Json:

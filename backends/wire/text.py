@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.wire.events import Event, ReasoningDelta, TextDelta, ToolCall
+from backends.wire.events import (
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallArguments,
+    ToolCallEvent,
+    ToolCallStart,
+)
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 MAX_HELD_IDS = 8
@@ -237,17 +244,17 @@ class AnswerParser:
         return text, ""
 
 
-def _calls(parsed: Any) -> list[ToolCall]:
+def _calls(parsed: Any) -> list[ToolCallEvent]:
     calls = parsed if isinstance(parsed, list) else [parsed]
     if not calls:
         raise ValueError("no call")
-    return [_call_of(call) for call in calls]
+    return [event for call in calls for event in _call_of(call)]
 
 
-def _call_of(call: Any) -> ToolCall:
+def _call_of(call: Any) -> tuple[ToolCallStart, ToolCallArguments]:
     name, arguments = call["name"], call.get("arguments", {})
     if not isinstance(name, str) or not name:
         raise ValueError("a call without a name")
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-    return ToolCall(name, arguments)
+    return ToolCallStart(name), ToolCallArguments(arguments)

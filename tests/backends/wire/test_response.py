@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from backends.errors import EngineDiedError, EngineProtocolError
-from backends.wire.events import Event, Finished, ReasoningDelta, TextDelta, ToolCall, Usage
+from backends.wire.events import (
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallArguments,
+    ToolCallBroken,
+    ToolCallStart,
+    Usage,
+)
 from backends.wire.request import GenerationRequest
 from backends.wire.response import respond
 from tests.backends.messages import Exchange
@@ -99,13 +108,23 @@ def test_reasoning_stands_beside_the_text() -> None:
     assert told[1:3] == [{"reasoning_content": "h"}, {"reasoning_content": "m"}]
 
 
+CALLS: list[Event] = [
+    ToolCallStart("f"),
+    ToolCallArguments("{"),
+    ToolCallArguments("}"),
+    ToolCallStart("g"),
+    ToolCallArguments('{"a": 1}'),
+]
+BROKEN: list[Event] = [
+    TextDelta("So: "),
+    ToolCallStart("f"),
+    ToolCallArguments('{"a": '),
+    ToolCallBroken('<call>{"a": oops'),
+]
+
+
 def test_calls_without_text_have_no_content() -> None:
-    calls: list[Event] = [
-        ToolCall("f", "{}"),
-        ToolCall("g", '{"a": 1}'),
-        Finished("tool_calls", USAGE),
-    ]
-    message = whole(CHAT, *calls)["choices"][0]["message"]
+    message = whole(CHAT, *CALLS, Finished("tool_calls", USAGE))["choices"][0]["message"]
     assert message["content"] is None
     assert [call["function"] for call in message["tool_calls"]] == [
         {"name": "f", "arguments": "{}"},
@@ -114,11 +133,33 @@ def test_calls_without_text_have_no_content() -> None:
     assert len({call["id"] for call in message["tool_calls"]}) == 2
 
 
-def test_streamed_calls_are_numbered() -> None:
-    chunks = streamed(CHAT, ToolCall("f", "{}"), ToolCall("g", "{}"), Finished("tool_calls", USAGE))
-    calls = [delta["tool_calls"][0] for delta in deltas(chunks)[1:3]]
-    assert [(call["index"], call["function"]["name"]) for call in calls] == [(0, "f"), (1, "g")]
+def test_a_streamed_call_is_named_first_and_then_told_in_pieces() -> None:
+    chunks = streamed(CHAT, *CALLS, Finished("tool_calls", USAGE))
+    told = [delta["tool_calls"] for delta in deltas(chunks)[1:-1]]
+    first, second = told[0][0].pop("id"), told[3][0].pop("id")
+    assert first != second
+    assert told == [
+        [{"index": 0, "type": "function", "function": {"name": "f", "arguments": ""}}],
+        [{"index": 0, "function": {"arguments": "{"}}],
+        [{"index": 0, "function": {"arguments": "}"}}],
+        [{"index": 1, "type": "function", "function": {"name": "g", "arguments": ""}}],
+        [{"index": 1, "function": {"arguments": '{"a": 1}'}}],
+    ]
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_broken_call_of_a_whole_answer_is_its_text() -> None:
+    message = whole(CHAT, *BROKEN, END)["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": 'So: <call>{"a": oops'}
+    message = whole(CHAT, *CALLS, *BROKEN, *CALLS[:3], END)["choices"][0]["message"]
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["f", "g", "f"]
+
+
+def test_a_broken_call_of_a_stream_stays_unfinished_and_its_text_follows() -> None:
+    told = deltas(streamed(CHAT, *BROKEN, *CALLS, END))
+    assert told[4] == {"content": '<call>{"a": oops'}
+    numbers = [delta["tool_calls"][0]["index"] for delta in told if "tool_calls" in delta]
+    assert numbers == [0, 0, 1, 1, 1, 2, 2]
 
 
 def test_an_answer_without_a_word_is_empty() -> None:

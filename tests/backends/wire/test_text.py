@@ -9,7 +9,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backends.wire.events import Event, ReasoningDelta, TextDelta, ToolCall
+from backends.wire.events import (
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallArguments,
+    ToolCallStart,
+)
 from backends.wire.text import (
     JSON_CALLS,
     AnswerParser,
@@ -54,6 +60,10 @@ def parsed(pieces: Sequence[str], **formats: Any) -> list[Event]:
     return joined([*events, *parser.finish()])
 
 
+def called(arguments: str, name: str = "f") -> list[Event]:
+    return [ToolCallStart(name), ToolCallArguments(arguments)]
+
+
 FORMATS: list[dict[str, Any]] = [
     {},
     {"tools": JSON_CALLS},
@@ -91,7 +101,7 @@ def test_without_formats_every_letter_is_said(pieces: list[str]) -> None:
 def test_with_tools_only_calls_and_the_space_around_them_are_taken_out(text: str) -> None:
     events = parsed([text], tools=JSON_CALLS)
     said = "".join(event.text for event in events if isinstance(event, TextDelta))
-    if not any(isinstance(event, ToolCall) for event in events):
+    if not any(isinstance(event, ToolCallStart) for event in events):
         assert said == text
 
 
@@ -107,10 +117,10 @@ def test_what_is_told_early_is_never_half_a_marker(text: str) -> None:
     ("text", "events"),
     [
         ("Hello.\n", [TextDelta("Hello.\n")]),
-        (CALL, [ToolCall("f", '{"a": 1}')]),
-        (f"Well.\n\n{CALL}\n", [TextDelta("Well."), ToolCall("f", '{"a": 1}')]),
-        (f"{CALL}\n{CALL}", [ToolCall("f", '{"a": 1}')] * 2),
-        ('<tool_call>{"name": "f"}', [ToolCall("f", "{}")]),
+        (CALL, called('{"a": 1}')),
+        (f"Well.\n\n{CALL}\n", [TextDelta("Well."), *called('{"a": 1}')]),
+        (f"{CALL}\n{CALL}", called('{"a": 1}') * 2),
+        ('<tool_call>{"name": "f"}', called("{}")),
         ("<tool_call>[]</tool_call>", [TextDelta("<tool_call>[]</tool_call>")]),
         ("So: \n<tool_call>oops</tool_call>!", [TextDelta("So: \n<tool_call>oops</tool_call>!")]),
         ("a <tool_call", [TextDelta("a <tool_call")]),
@@ -137,17 +147,17 @@ def test_a_call_that_makes_no_sense_stays_text(inner: str) -> None:
 
 def test_several_calls_in_one_block_are_several_events() -> None:
     block = '<tool_call>[{"name": "f"}, {"name": "g", "arguments": "{}"}]</tool_call>'
-    assert parsed([block], tools=JSON_CALLS) == [ToolCall("f", "{}"), ToolCall("g", "{}")]
+    assert parsed([block], tools=JSON_CALLS) == [*called("{}"), *called("{}", "g")]
 
 
 def test_letters_beyond_ascii_stay_readable_in_arguments() -> None:
     call = '<tool_call>{"name": "f", "arguments": {"city": "Zürich"}}</tool_call>'
-    assert parsed([call], tools=JSON_CALLS) == [ToolCall("f", '{"city": "Zürich"}')]
+    assert parsed([call], tools=JSON_CALLS) == called('{"city": "Zürich"}')
 
 
 def test_a_format_without_an_end_takes_everything_to_the_last() -> None:
     events = parsed(['Yes. [CALL]{"name"', ': "f"}'], tools=TO_THE_LAST)
-    assert events == [TextDelta("Yes."), ToolCall("f", "{}")]
+    assert events == [TextDelta("Yes."), *called("{}")]
 
 
 def test_a_call_is_remembered_for_the_reason_of_the_end() -> None:
