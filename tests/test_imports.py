@@ -54,7 +54,17 @@ LAYERS: tuple[frozenset[str], ...] = (
 """The nouns of `router`, from the inside out: each may import those before it."""
 
 ENGINE_LIBRARIES = frozenset(
-    {"mlx", "mlx_lm", "transformers", "tokenizers", "xllamacpp", "mistralrs", "numpy", "gguf"}
+    {
+        "mlx",
+        "mlx_lm",
+        "transformers",
+        "tokenizers",
+        "xllamacpp",
+        "mistralrs",
+        "numpy",
+        "gguf",
+        "llguidance",
+    }
 )
 ENGINE_HOMES = ("backends.mlx", "backends.mistral_rs", "backends.workers")
 
@@ -66,6 +76,7 @@ NOT_PURE = frozenset(
 
 SLOW = (
     "mlx", "mlx_lm", "transformers", "uvicorn", "httpx", "numpy", "xllamacpp", "mistralrs",
+    "llguidance",
 )  # fmt: skip
 
 

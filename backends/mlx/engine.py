@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from backends.errors import BadRequestError, EngineDiedError
+from backends.errors import BadRequestError, EngineDiedError, EngineProtocolError
 from backends.mlx import kv_state
 from backends.mlx.answer import Answer
 from backends.mlx.decoder import Decoder, RowRequest, Token
 from backends.mlx.decoders import make_decoder
 from backends.mlx.disk_shelf import DiskShelf
+from backends.mlx.grammar import Mask
 from backends.mlx.model import Prompt, Text, Weights, give_back_memory, load_weights
 from backends.mlx.prefixes import Prefixes
 from backends.mlx.sampling import make_processors, make_sampler
@@ -98,16 +99,18 @@ class Engine:
         Raises:
             BadRequestError: the prompt cannot be rendered, or is longer than the context.
             EngineDiedError: a step failed, or the model was unloaded meanwhile.
+            EngineProtocolError: the form that the request demands could not be kept to the end.
         """
         assert self._text is not None and self._text_thread is not None
         loop = asyncio.get_running_loop()
         read = partial(self._text.prompt, request, checkpoints=self._forgetful)
         prompt = await loop.run_in_executor(self._text_thread, read)
+        mask = await loop.run_in_executor(self._text_thread, self._text.mask, request, prompt)
         limit = self._limit(request, len(prompt.ids))
         answer = Answer(self._text, request, prompt)
         feed = Feed[Token]()
         try:
-            await self._thread.call(partial(self._insert, feed, prompt, limit, request))
+            await self._thread.call(partial(self._insert, feed, prompt, limit, request, mask))
             async for token in feed:
                 for event in answer.add(token):
                     yield event
@@ -116,6 +119,12 @@ class Engine:
         finally:
             # After the insertion in any case: the engine thread takes its work in order.
             self._thread.submit(once(partial(self._remove, feed)))
+        if mask is not None and mask.failure:
+            raise EngineProtocolError(
+                f"The answer could not be given the form that was demanded: {mask.failure}",
+                engine="mlx",
+                model=self.model,
+            )
         for event in answer.finish():
             yield event
 
@@ -162,7 +171,12 @@ class Engine:
         return make_decoder(self._weights.network, stop_ids, self._options.max_rows, self._prefixes)
 
     def _insert(
-        self, feed: Feed[Token], prompt: Prompt, limit: int, request: GenerationRequest
+        self,
+        feed: Feed[Token],
+        prompt: Prompt,
+        limit: int,
+        request: GenerationRequest,
+        mask: Mask | None,
     ) -> None:
         assert self._text is not None
         if self._decoder is None:
@@ -172,7 +186,8 @@ class Engine:
                 prompt=prompt.ids,
                 max_tokens=limit,
                 sampler=make_sampler(request.sampling, self._text.defaults),
-                processors=make_processors(request.sampling),
+                # The mask comes last: nothing may lift what it forbids.
+                processors=[*make_processors(request.sampling), *([mask] if mask else [])],
                 checkpoints=prompt.checkpoints,
                 likelihoods=request.logprobs,
             )

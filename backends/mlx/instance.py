@@ -27,7 +27,9 @@ from backends.wire.response import respond
 
 log = logging.getLogger("router.engine")
 
-SUPPORTED = frozenset({"seed", "logit_bias"})
+SUPPORTED = frozenset(
+    {"seed", "logit_bias", "response_format", "tool_choice", "grammar", "json_schema"}
+)
 """Of `backends.wire.request.FEATURES`: what this engine honours."""
 
 CANARY = GenerationRequest(prompt="a", max_tokens=1, sampling=Sampling(temperature=0.0))

@@ -12,8 +12,10 @@ from typing import Any
 from backends.errors import BadRequestError
 from backends.mlx import library
 from backends.mlx.checkpoints import checkpoints as find_checkpoints
+from backends.mlx.grammar import Grammars, Mask, Thinking
 from backends.mlx.thread import Work
 from backends.wire import sandbox
+from backends.wire.call_grammar import CallFormat
 from backends.wire.defaults import defaults_of_folder
 from backends.wire.request import GenerationRequest, Json
 from backends.wire.template import without_nulls
@@ -136,6 +138,7 @@ class Text:
         self.defaults = defaults_of_folder(folder)
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self.reasoning = self._reasoning()
+        self._grammars = Grammars(self._tokenizer._tokenizer, self._spelled, self.stop_ids)
 
     def prompt(self, request: GenerationRequest, *, checkpoints: bool = False) -> Prompt:
         """Finding the `checkpoints` of a chat takes several times as long.
@@ -176,6 +179,37 @@ class Text:
             self._tokenizer.tool_call_end or "",
             lambda text: parser(text, list(declared)),
         )
+
+    def mask(self, request: GenerationRequest, prompt: Prompt) -> Mask | None:
+        """What holds the answer to the form that the request demands; None if it demands none.
+
+        Raises:
+            BadRequestError: the form is wrong, or cannot be enforced on this model.
+        """
+        if request.constraint is None:
+            return None
+        return self._grammars.mask(
+            request.constraint, self._calls(), self._thinking(request, prompt)
+        )
+
+    def _calls(self) -> CallFormat | None:
+        parser = self._tokenizer.tool_parser
+        if parser is None:
+            return None
+        return CallFormat(
+            style=parser.__module__.rpartition(".")[2],
+            start=self._tokenizer.tool_call_start,
+            end=self._tokenizer.tool_call_end or "",
+        )
+
+    def _thinking(self, request: GenerationRequest, prompt: Prompt) -> Thinking | None:
+        """None: the model answers at once, or the prompt has a thought already."""
+        if self.reasoning is None or not request.chat or prompt.ends_with(self.reasoning.end):
+            return None
+        return Thinking(self.reasoning, open=prompt.ends_with(self.reasoning.start))
+
+    def _spelled(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _reasoning(self) -> ReasoningFormat | None:
         if not self._tokenizer.has_thinking:

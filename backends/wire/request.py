@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from backends.errors import BadRequestError
+from backends.wire.constraint import Constraint, constraint
 
 Json = dict[str, Any]
 
@@ -48,6 +49,7 @@ class GenerationRequest:
     sampling: Sampling = Sampling()
     logprobs: int | None = None
     """How many of the likeliest tokens to tell with each token; None: nothing of the kind."""
+    constraint: Constraint | None = None
 
     @property
     def chat(self) -> bool:
@@ -110,16 +112,18 @@ def _request(fields: Fields, chat: bool) -> GenerationRequest:
     limit = fields.integer("max_completion_tokens", low=1)
     if limit is None:
         limit = fields.integer("max_tokens", low=1)
+    tools = _tools(fields) if chat else ()
     return GenerationRequest(
         messages=_messages(fields.body.get("messages")) if chat else (),
         prompt="" if chat else _prompt(fields.body.get("prompt")),
-        tools=_tools(fields) if chat else (),
+        tools=tools,
         template_arguments=fields.object("chat_template_kwargs"),
         stream=fields.boolean("stream"),
         include_usage=bool(options.get("include_usage")),
         max_tokens=limit,
         stop=_stop(fields.body.get("stop")),
         sampling=_sampling(fields),
+        constraint=constraint(fields.body, tools, chat=chat),
     )
 
 

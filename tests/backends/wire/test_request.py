@@ -223,7 +223,7 @@ def test_every_feature_is_tested() -> None:
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_what_an_engine_does_not_have_is_refused_by_name(name: str) -> None:
-    body = json.dumps({"messages": [HELLO], name: ASKED[name]}).encode()
+    body = json.dumps({"messages": [HELLO], "tools": [TOOL], name: ASKED[name]}).encode()
     with pytest.raises(BadRequestError, match=f"`{name}` is not supported by fake") as caught:
         parse(body, chat=True, engine="fake", supported=frozenset(FEATURES) - {name})
     assert caught.value.param == name

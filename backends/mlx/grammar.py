@@ -1,0 +1,303 @@
+"""Answers of a demanded form, by llguidance: which tokens may come next."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from backends.errors import BadRequestError
+from backends.mlx import library
+from backends.wire.call_grammar import CallFormat, call_rules
+from backends.wire.constraint import Constraint, Grammar
+from backends.wire.lark import LEAD, document, guided
+from backends.wire.text import ReasoningFormat
+
+LIMITS: dict[str, Any] = {
+    # An object with 500 optional properties needs more than the usual 2000.
+    "max_items_in_row": 10_000,
+    "verbose_errors": False,
+}
+
+REMEMBERED = 32
+"""Compiled grammars kept for the next request: agents send the same one with each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How a model thinks before it answers. `open`: it does so already."""
+
+    format: ReasoningFormat
+    open: bool
+
+
+class Grammars:
+    """One model's vocabulary, as grammars see it.
+
+    Made and asked on one thread at a time. `tokenizer` is transformers' own; `encode` turns text
+    into ids without adding any.
+    """
+
+    def __init__(
+        self, tokenizer: Any, encode: Callable[[str], list[int]], stop_ids: frozenset[int]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._encode = encode
+        self._stop_ids = stop_ids
+        self._compiled: OrderedDict[str, Any] = OrderedDict()
+
+    def mask(
+        self, constraint: Constraint, calls: CallFormat | None, thinking: Thinking | None
+    ) -> Mask:
+        """For one answer. `calls` is how the model writes them, None if it does not.
+
+        Raises:
+            BadRequestError: the grammar is wrong or too large, or this model cannot be bound to it.
+        """
+        text = self._text(constraint, calls, lead=thinking is not None)
+        matcher = self._compiled.get(text) or self._compile(text, _param(constraint))
+        self._compiled[text] = matcher
+        self._compiled.move_to_end(text)
+        if len(self._compiled) > REMEMBERED:
+            self._compiled.popitem(last=False)
+        thought = None if thinking is None else self._thought(thinking)
+        return Mask(self._words, matcher.deep_copy(), self._stop_ids, thought)
+
+    def _thought(self, thinking: Thinking) -> _Thought:
+        start = tuple(self._encode(thinking.format.start))
+        return _Thought(start, thinking.format.end.encode(), inside=thinking.open)
+
+    def _text(self, constraint: Constraint, calls: CallFormat | None, *, lead: bool) -> str:
+        rules, choices = [], []
+        named = {}
+        if constraint.answer is not None:
+            choices.append("@answer")
+            named["answer"] = _compilable(constraint.answer)
+        if constraint.calls is not None:
+            if calls is not None:
+                rules.append(call_rules(constraint.calls, calls, self._marker, self._stop_ids))
+                choices.append("calls" if choices or constraint.calls.required else "free")
+            elif constraint.calls.required:
+                raise BadRequestError(
+                    "This model's chat template knows no tools: it cannot be made to call one.",
+                    param=constraint.calls.param,
+                )
+        if not choices:
+            choices.append(f"<[^{','.join(map(str, sorted(self._stop_ids)))}]>*")
+        start = f"start: {LEAD if lead else ''} ({' | '.join(choices)})"
+        return document("\n".join((start, *rules)), **named)
+
+    def _marker(self, text: str) -> int | None:
+        ids = self._encode(text)
+        return ids[0] if len(ids) == 1 else None
+
+    def _compile(self, text: str, param: str) -> Any:
+        module = library.load("llguidance")
+        limits = module.LLParserLimits(**LIMITS)
+        matcher = module.LLMatcher(self._words, text, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise _refused(param, matcher.get_error())
+        if matcher.is_stopped() and not matcher.is_accepting():
+            raise _refused(param, "no text has this form")
+        return matcher
+
+    @cached_property
+    def _words(self) -> Any:
+        """llguidance's view of the vocabulary: made once, with the first grammar."""
+        try:
+            return library.load("llguidance.hf").from_tokenizer(
+                self._tokenizer, n_vocab=len(self._tokenizer), eos_token=sorted(self._stop_ids)
+            )
+        except Exception as error:
+            raise BadRequestError(
+                "Answers of this model cannot be bound to a form: its tokenizer is of a kind that "
+                f"llguidance does not read ({error})."
+            ) from error
+
+
+class Mask:
+    """A logits processor for one answer: leaves only the tokens that keep its form.
+
+    Never raises, because a step has the answers of others in it: what goes wrong ends this answer
+    and is told by `failure`.
+    """
+
+    def __init__(
+        self, words: Any, matcher: Any, stop_ids: frozenset[int], thought: _Thought | None
+    ) -> None:
+        self._words = words
+        self._matcher = matcher
+        self._stop_ids = sorted(stop_ids)
+        self._thought = thought
+        self._seen: int | None = None
+        self._failure: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the answer was ended, if not by its form."""
+        return self._failure
+
+    def copy(self) -> Mask:
+        """The same for another answer to the same prompt, before the first token."""
+        assert self._seen is None
+        thought = self._thought and self._thought.copy()
+        return Mask(self._words, self._matcher.deep_copy(), frozenset(self._stop_ids), thought)
+
+    def __call__(self, tokens: Any, logits: Any) -> Any:
+        """`tokens` are all ids so far, the prompt's too; `logits` is [1, vocabulary]."""
+        mx = library.load("mlx.core")
+        if self._seen is None:
+            mx.async_eval(logits)
+        else:
+            new = tokens[self._seen :]
+            # In this order: the tokens are there already, and the step is computed while they are
+            # looked at.
+            mx.async_eval(new)
+            mx.async_eval(logits)
+            for token in new.tolist():
+                self._accept(token)
+        self._seen = tokens.size
+        allowed = self._allowed(logits.shape[-1])
+        return mx.where(mx.array(allowed), logits, mx.array(-float("inf"), logits.dtype))
+
+    def _accept(self, token: int) -> None:
+        if self._thought is not None:
+            fits = bool(self._matcher.validate_tokens([token]))
+            if self._thought.takes(token, self._words.decode_bytes([token]), fits=fits):
+                self._end_thought()
+                return
+            self._thought = None
+        if not self._matcher.is_stopped() and not self._matcher.consume_token(token):
+            self._fail()
+
+    def _end_thought(self) -> None:
+        assert self._thought is not None
+        rest = self._thought.rest
+        if rest is None:
+            return
+        self._thought = None
+        ids = self._words.tokenize_bytes(rest)
+        if self._matcher.try_consume_tokens(ids) < len(ids):
+            # Words in the token that ended the thought: they stand before the answer.
+            self._matcher.reset()
+
+    def _allowed(self, size: int) -> Any:
+        """One bool per logit."""
+        np = library.load("numpy")
+        allowed = np.zeros(size, bool)
+        thought = self._thought
+        if thought is not None and thought.inside:
+            # An answer that ends within a thought has no form.
+            allowed[:] = True
+            allowed[self._stop_ids] = False
+            return allowed
+        if thought is not None and thought.opening:
+            allowed[thought.next] = True
+            return allowed
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        known = np.unpackbits(bits, bitorder="little")[: min(size, self._words.vocab_size)]
+        allowed[: known.size] = known
+        if self._matcher.is_error():
+            self._fail()
+        if thought is not None:
+            allowed[thought.next] = True
+        if self._failure or not allowed.any():
+            self._failure = self._failure or "no token of the model goes on with it"
+            allowed[:] = False
+            allowed[self._stop_ids] = True
+        return allowed
+
+    def _fail(self) -> None:
+        self._failure = self._failure or _first_line(self._matcher.get_error())
+
+
+class _Thought:
+    """What comes before an answer: a text between two markers, or nothing.
+
+    The first marker is known by its ids `start`, the second one by its text, wherever the borders
+    of tokens lie. `rest` is what the last token had after it; None while there is no end.
+    """
+
+    def __init__(self, start: tuple[int, ...], end: bytes, *, inside: bool) -> None:
+        self._start = start
+        self._end = end
+        self._begun = 0
+        self._tail = b""
+        self.inside = inside
+        self.rest: bytes | None = None
+
+    @property
+    def opening(self) -> bool:
+        """In the middle of the first marker."""
+        return 0 < self._begun < len(self._start)
+
+    @property
+    def next(self) -> list[int]:
+        """The token with which the first marker goes on."""
+        return list(self._start[self._begun : self._begun + 1])
+
+    def takes(self, token: int, text: bytes, *, fits: bool) -> bool:
+        """Whether the token belongs to the thought; `fits`: the answer may go on with it, too."""
+        if self.inside:
+            self._read(text)
+            return True
+        # Of a marker of several tokens, the first may be the answer's as well.
+        doubtful = fits and len(self._start) > 1 and not self._begun
+        if token not in self.next or doubtful:
+            return False
+        self._begun += 1
+        self.inside = self._begun == len(self._start)
+        return True
+
+    def _read(self, text: bytes) -> None:
+        self._tail += text
+        place = self._tail.find(self._end)
+        if place >= 0:
+            self.rest = self._tail[place + len(self._end) :]
+        self._tail = self._tail[-len(self._end) :]
+
+    def copy(self) -> _Thought:
+        return _Thought(self._start, self._end, inside=self.inside)
+
+
+def _compilable(grammar: Grammar) -> dict[str, Any]:
+    """As one of the grammars of llguidance's documents."""
+    if grammar.kind == "json_schema":
+        return {"json_schema": guided(grammar)}
+    matcher = library.load("llguidance").LLMatcher
+    source = grammar.source
+    if grammar.kind == "gbnf":
+        source = _lark_of_gbnf(grammar)
+    elif grammar.kind == "regex":
+        source = json.loads(matcher.grammar_from_regex(source))["grammars"][0]["lark_grammar"]
+    return {"lark_grammar": source}
+
+
+def _lark_of_gbnf(grammar: Grammar) -> str:
+    try:
+        text: str = library.load("llguidance.gbnf_to_lark").gbnf_to_lark(grammar.source)
+    except RecursionError:
+        raise _refused(grammar.param, "it is nested too deeply") from None
+    except Exception as error:
+        # The converter raises whatever its reading of the text runs into.
+        raise _refused(grammar.param, f"it is no GBNF: {error}") from None
+    return text
+
+
+def _param(constraint: Constraint) -> str:
+    if constraint.answer is not None:
+        return constraint.answer.param
+    assert constraint.calls is not None
+    return constraint.calls.param
+
+
+def _refused(param: str, why: str) -> BadRequestError:
+    return BadRequestError(f"`{param}` cannot be enforced: {_first_line(why)}", param=param)
+
+
+def _first_line(text: str) -> str:
+    """llguidance's own words, without the state of its parser."""
+    return text.partition("\n")[0].strip()[:500]
