@@ -41,6 +41,12 @@ class EngineOptions:
     prefix_bytes: int = 2**30
     disk_folder: Path | None = None
     disk_bytes: int = 0
+    adapter: Path | None = None
+    """A folder with `adapters.safetensors`, as mlx-lm's LoRA training writes it."""
+    draft: Path | None = None
+    """A folder with a smaller model of the same vocabulary, whose guesses this one checks."""
+    kv_bits: int | None = None
+    """4 or 8: keys and values take less memory, and requests are answered one after another."""
 
 
 class Engine:
@@ -153,7 +159,12 @@ class Engine:
 
     def _load(self, stop_ids: frozenset[int]) -> Work[None]:
         try:
-            self._weights = yield from load_weights(self._folder, self._count)
+            self._weights = yield from load_weights(
+                self._folder,
+                self._count,
+                adapter=self._options.adapter,
+                draft=self._options.draft,
+            )
             if self._options.disk_folder is not None:
                 shelf = DiskShelf(self._options.disk_folder, self._options.disk_bytes)
                 self._prefixes = Prefixes(self._options.prefix_bytes, shelf)
@@ -168,7 +179,10 @@ class Engine:
 
     def _make_decoder(self, stop_ids: frozenset[int]) -> Decoder:
         assert self._weights is not None
-        return make_decoder(self._weights.network, stop_ids, self._options.max_rows, self._prefixes)
+        options = self._options
+        return make_decoder(
+            self._weights, stop_ids, options.max_rows, self._prefixes, options.kv_bits
+        )
 
     def _insert(
         self,

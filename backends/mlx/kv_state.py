@@ -54,6 +54,38 @@ def trimmed(state: KVState, tokens: int) -> KVState:
     return view
 
 
+def cut(state: KVState, tokens: int) -> int:
+    """Trim every layer in place to at most `tokens`, and all to the same; gives what that is.
+
+    Layers differ after drafts that were not accepted. States that cannot be trimmed stay as they
+    are.
+    """
+    if not is_trimmable(state):
+        return tokens
+    length: int = min([tokens, *(cache.offset for cache in state)])
+    for cache in state:
+        cache.trim(cache.offset - length)
+    return length
+
+
+def can_quantize(state: KVState) -> bool:
+    """Whether layers of this kind can be held with fewer bits; recurrent ones have none to save."""
+    kinds = library.load("mlx_lm.models.cache")
+    return all(isinstance(cache, kinds.KVCache | kinds.ArraysCache) for cache in state)
+
+
+def quantize(state: KVState, bits: int) -> None:
+    """Hold keys and values with `bits` from now on; in place."""
+    kinds = library.load("mlx_lm.models.cache")
+    for place, cache in enumerate(state):
+        if isinstance(cache, kinds.KVCache) and not cache.empty():
+            width = min(cache.keys.shape[-1], cache.values.shape[-1])
+            group = next((size for size in (64, 32) if width % size == 0), None)
+            if group is None:
+                raise ValueError(f"heads of {width} values cannot be quantised in groups of 32")
+            state[place] = cache.to_quantized(group_size=group, bits=bits)
+
+
 def independent(state: KVState) -> KVState:
     """A copy that may be written to: caches write into their arrays in place."""
     return copy.deepcopy(state)

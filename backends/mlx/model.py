@@ -44,32 +44,62 @@ class Weights:
 
     network: Any
     nbytes: int
+    draft: Any = None
+    """A smaller network with the same vocabulary, if one was asked for."""
 
 
-def load_weights(folder: Path, count: Callable[[int], None]) -> Work[Weights]:
+def load_weights(
+    folder: Path,
+    count: Callable[[int], None],
+    *,
+    adapter: Path | None = None,
+    draft: Path | None = None,
+) -> Work[Weights]:
     """Read the weights, a slice at a step; `count` hears how many bytes there are so far.
 
     Raises:
         ValueError, OSError: mlx-lm's own reason why the model cannot be loaded.
     """
     mx = library.load("mlx.core")
-    utils = library.load("mlx_lm.utils")
     mx.set_cache_limit(CACHE_LIMIT_BYTES)
     # Every decoder sets this limit and restores what it found: it must find the same.
-    utils.maybe_set_recommended_wired_limit()
-    _check_layers(folder, utils.load_config(folder))
-    # Custom code in a model's folder is never run.
-    network, _ = utils.load_model(folder, lazy=True, trust_remote_code=False)
+    library.load("mlx_lm.utils").maybe_set_recommended_wired_limit()
+    networks = [_network(folder, adapter)]
+    if draft is not None:
+        networks.append(_network(draft))
+        _check_vocabularies(folder, draft)
     # Each weight's first value, which is never used, has drawn a key from the one before: a chain
     # that would grow with every load until somebody draws for real.
     mx.eval(mx.random.state)
     nbytes = 0
-    for arrays in _slices(network):
-        mx.eval(arrays)
-        nbytes += sum(array.nbytes for array in arrays)
-        count(nbytes)
-        yield
-    return Weights(network, nbytes)
+    for network in networks:
+        for arrays in _slices(network):
+            mx.eval(arrays)
+            nbytes += sum(array.nbytes for array in arrays)
+            count(nbytes)
+            yield
+    return Weights(networks[0], nbytes, *networks[1:])
+
+
+def _network(folder: Path, adapter: Path | None = None) -> Any:
+    """Nothing of its weights is read yet."""
+    utils = library.load("mlx_lm.utils")
+    _check_layers(folder, utils.load_config(folder))
+    # Custom code in a model's folder is never run.
+    network, _ = utils.load_model(folder, lazy=True, trust_remote_code=False)
+    if adapter is not None:
+        library.load("mlx_lm.tuner.utils").load_adapters(network, str(adapter))
+        network.eval()
+    return network
+
+
+def _check_vocabularies(folder: Path, draft: Path) -> None:
+    """A draft's guesses are token ids: they must mean the same in both."""
+    sizes = [
+        library.load("mlx_lm.utils").load_config(one).get("vocab_size") for one in (folder, draft)
+    ]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"The draft has {sizes[1]} tokens and the model has {sizes[0]}.")
 
 
 def _check_layers(folder: Path, config: Mapping[str, Any]) -> None:

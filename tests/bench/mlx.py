@@ -20,7 +20,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ ROUNDS = 5
 STREAMS, STREAM_TOKENS = 8, 48
 SINGLE_TOKENS = 96
 PREFIX_TOKENS, TURNS = 8000, 20
-LONG_TOKENS = 4000
+LONG_TOKENS, LISTENER_TOKENS = 4000, 600
 SECONDS = 1800.0
 
 TOOL: dict[str, Any] = {
@@ -46,8 +48,10 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 
 
 @dataclass(slots=True)
 class Heard:
-    """Seconds since the request of every piece of an answer, and what it said of tokens."""
+    """When the request was sent, seconds from then to every piece of the answer, and what it said
+    of tokens."""
 
+    began: float = 0.0
     times: list[float] = field(default_factory=list)
     usage: dict[str, Any] = field(default_factory=dict)
 
@@ -55,9 +59,10 @@ class Heard:
     def first(self) -> float:
         return self.times[0]
 
-    @property
-    def gaps(self) -> list[float]:
-        return [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
+    def gaps(self, start: float, end: float) -> list[float]:
+        """Between pieces, of which one lies between `start` and `end`."""
+        times = [self.began + seconds for seconds in self.times]
+        return [b - a for a, b in pairwise(times) if b > start and a < end]
 
     @property
     def cached_share(self) -> float:
@@ -82,7 +87,7 @@ class Peer:
         }
         to = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         with contextlib.closing(to):
-            began = time.perf_counter()
+            heard = Heard(began=time.perf_counter())
             to.request(
                 "POST",
                 "/v1/chat/completions",
@@ -92,14 +97,13 @@ class Peer:
             answer = to.getresponse()
             if answer.status != 200:
                 raise RuntimeError(f"{self.name}: {answer.status} {answer.read()[:300]!r}")
-            heard = Heard()
             for line in answer:
                 if not line.startswith(b"data: {"):
                     continue
                 event = json.loads(line[6:])
                 heard.usage = event.get("usage") or heard.usage
                 if any(_says_something(choice) for choice in event.get("choices", ())):
-                    heard.times.append(time.perf_counter() - began)
+                    heard.times.append(time.perf_counter() - heard.began)
         return heard
 
 
@@ -248,22 +252,17 @@ def _together(peer: Peer, turn: int, *, seeded: bool = False, **fields: Any) -> 
 
 
 def _gap(peers: tuple[Peer, Peer], rounds: int) -> None:
-    """The longest waits of one who listens, while a long prompt of somebody else is read."""
+    """How long one who listens waits for the next token, while a prompt of somebody else is read."""
 
     def worst(peer: Peer, turn: int) -> float:
-        listener = Heard()
-
-        def listen() -> None:
-            heard = peer.ask("dense", _question(f"Go on {turn}"), max_tokens=400)
-            listener.times = heard.times
-
-        thread = threading.Thread(target=listen)
-        thread.start()
-        time.sleep(1.0)
-        long = _text(LONG_TOKENS, seed=turn)
-        peer.ask("dense", _question(long), max_tokens=1)
-        thread.join()
-        return statistics.quantiles(listener.gaps, n=100)[-1] * 1000
+        with ThreadPoolExecutor(1) as pool:
+            listening = pool.submit(
+                peer.ask, "dense", _question(f"Go on {turn}"), max_tokens=LISTENER_TOKENS
+            )
+            time.sleep(1.0)
+            long = peer.ask("dense", _question(_text(LONG_TOKENS, seed=turn)), max_tokens=1)
+            gaps = listening.result().gaps(long.began, long.began + long.first)
+        return statistics.quantiles([*gaps, gaps[-1]], n=100, method="inclusive")[-1] * 1000
 
     pairs = _turns(peers, max(2, rounds - 2), worst)
     _compare(

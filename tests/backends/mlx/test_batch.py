@@ -118,8 +118,9 @@ def test_a_row_can_be_removed_before_its_first_step_and_twice(make: Make, loaded
 
 
 def test_a_cache_that_merges_gets_the_batch(loaded: Loaded) -> None:
-    network, stop_ids = loaded.weights.network, loaded.text.stop_ids
-    assert isinstance(make_decoder(network, stop_ids, 4, Prefixes(2**30)), BatchDecoder)
+    assert isinstance(
+        make_decoder(loaded.weights, loaded.text.stop_ids, 4, Prefixes(2**30)), BatchDecoder
+    )
 
 
 def test_a_cache_that_does_not_merge_gets_one_row_after_another(
@@ -127,5 +128,5 @@ def test_a_cache_that_does_not_merge_gets_one_row_after_another(
 ) -> None:
     caches = library.load("mlx_lm.models.cache")
     monkeypatch.setattr(caches, "make_prompt_cache", lambda model: [caches.ChunkedKVCache(16)])
-    decoder = make_decoder(loaded.weights.network, loaded.text.stop_ids, 4, Prefixes(2**30))
+    decoder = make_decoder(loaded.weights, loaded.text.stop_ids, 4, Prefixes(2**30))
     assert isinstance(decoder, SequentialDecoder)

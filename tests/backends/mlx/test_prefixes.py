@@ -16,6 +16,7 @@ from backends.mlx.batch import BatchDecoder
 from backends.mlx.decoder import Decoder, RowRequest, Token
 from backends.mlx.decoders import make_decoder
 from backends.mlx.disk_shelf import DiskShelf
+from backends.mlx.model import Weights
 from backends.mlx.prefix_cache import pack as packed
 from backends.mlx.prefixes import Prefixes
 from backends.mlx.sequential import SequentialDecoder
@@ -278,8 +279,73 @@ def test_which_states_can_be_trimmed_at_any_length(architecture: str) -> None:
     state = kv_state.new(network(architecture))
     assert kv_state.keeps_all(state) == (architecture in DENSE)
     assert isinstance(
-        make_decoder(network(architecture), frozenset(), 4, Prefixes(0)), BatchDecoder
+        make_decoder(Weights(network(architecture), 0), frozenset(), 4, Prefixes(0)), BatchDecoder
     )
+
+
+def drafted(network_: Any, prefixes: Prefixes) -> Decoder:
+    draft = networks.network(networks.config("llama", num_hidden_layers=1), "float32")
+    return SequentialDecoder(network_, frozenset(), prefixes, draft=draft)
+
+
+def guessed_well(network_: Any, prefixes: Prefixes) -> Decoder:
+    """The draft is the network itself: every guess is accepted."""
+    return SequentialDecoder(network_, frozenset(), prefixes, draft=network_)
+
+
+@pytest.mark.parametrize("make", [drafted, guessed_well])
+def test_a_draft_changes_nothing_but_the_time(make: Make) -> None:
+    decoder = make(network("llama"), Prefixes(2**30))
+    prompt = ids(1, 150)
+    for turn in range(3):
+        said, cached = answer(decoder, asking(prompt, tokens=12))
+        assert said == fresh("llama", prompt, tokens=12)
+        # The draft may not have read the last ones.
+        assert not turn or len(prompt) - 24 <= cached < len(prompt)
+        prompt = [*prompt, *said, *ids(turn + 2, 20)]
+
+
+def test_a_draft_that_is_left_in_the_middle_leaves_a_good_state() -> None:
+    for tokens in range(1, 8):
+        decoder = guessed_well(network("llama"), Prefixes(2**30))
+        prompt = ids(1, 60)
+        row = decoder.insert(asking(prompt, tokens=50))
+        said: list[int] = []
+        while len(said) < tokens:
+            said += [token.id for token in decoder.step()]
+        decoder.remove(row)
+        longer = [*prompt, *said, *ids(2, 20)]
+        again, cached = answer(decoder, asking(longer))
+        assert cached >= len(prompt) - 1
+        assert again == fresh("llama", longer)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("architecture", ["llama", "lfm2"])
+def test_keys_and_values_can_be_held_with_fewer_bits(architecture: str, bits: int) -> None:
+    plain, small = Prefixes(2**30), Prefixes(2**30)
+    prompt = ids(1, 256)
+    answer(batched(network(architecture), plain), asking(prompt))
+    decoder = make_decoder(Weights(network(architecture), 0), frozenset(), 4, small, kv_bits=bits)
+    said, _ = answer(decoder, asking(prompt, 200))
+    assert len(said) == 8
+    assert small.nbytes < plain.nbytes * (0.8 if architecture == "llama" else 1.2)
+    again, cached = answer(decoder, asking([*prompt, *said, *ids(2, 20)]))
+    assert cached == 264
+    assert len(again) == 8
+
+
+@pytest.mark.parametrize("architecture", SLIDING)
+def test_what_cannot_be_held_with_fewer_bits_is_refused(architecture: str) -> None:
+    with pytest.raises(ValueError, match="kv-bits"):
+        make_decoder(Weights(network(architecture), 0), frozenset(), 4, Prefixes(0), kv_bits=8)
+
+
+@pytest.mark.parametrize("architecture", [*SLIDING, *RECURRENT])
+def test_a_draft_needs_a_state_that_can_be_trimmed(architecture: str) -> None:
+    weights = Weights(network(architecture), 0, network("llama"))
+    with pytest.raises(ValueError, match="draft"):
+        make_decoder(weights, frozenset(), 4, Prefixes(0))
 
 
 def kept_bytes(architecture: str, count: int) -> int:
