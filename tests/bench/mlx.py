@@ -252,7 +252,7 @@ def _together(peer: Peer, turn: int, *, seeded: bool = False, **fields: Any) -> 
 
 
 def _gap(peers: tuple[Peer, Peer], rounds: int) -> None:
-    """How long one who listens waits for the next token, while a prompt of somebody else is read."""
+    """How long one who listens waits for a token, while a prompt of somebody else is read."""
 
     def worst(peer: Peer, turn: int) -> float:
         with ThreadPoolExecutor(1) as pool:
