@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from backends.mlx.model import Prompt, Text, Weights, give_back_memory, load_wei
 from backends.mlx.prefixes import Prefixes
 from backends.mlx.sampling import make_processors, make_sampler
 from backends.mlx.thread import EngineThread, Work, once
-from backends.wire.events import Event
-from backends.wire.feed import Feed
+from backends.wire.events import Choice, Event
+from backends.wire.feed import Feed, side_by_side
 from backends.wire.request import GenerationRequest
 
 log = logging.getLogger("router.engine")
@@ -47,6 +48,14 @@ class EngineOptions:
     """A folder with a smaller model of the same vocabulary, whose guesses this one checks."""
     kv_bits: int | None = None
     """4 or 8: keys and values take less memory, and requests are answered one after another."""
+
+
+def _choice(request: GenerationRequest, index: int) -> GenerationRequest:
+    """The same request for one of its answers: with one seed for all, they would be the same."""
+    seed = request.sampling.seed
+    if seed is None:
+        return request
+    return replace(request, sampling=replace(request.sampling, seed=seed + index))
 
 
 class Engine:
@@ -99,8 +108,9 @@ class Engine:
         self._text = await loop.run_in_executor(self._text_thread, Text, self._folder)
         await self._thread.run(self._load(self._text.stop_ids))
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Events of one answer. Closing it gives up the request within a step.
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event | Choice, None]:
+        """Events of one answer, or choices of several. Closing it gives up the request within a
+        step.
 
         Raises:
             BadRequestError: the prompt cannot be rendered, or is longer than the context.
@@ -113,6 +123,23 @@ class Engine:
         prompt = await loop.run_in_executor(self._text_thread, read)
         mask = await loop.run_in_executor(self._text_thread, self._text.mask, request, prompt)
         limit = self._limit(request, len(prompt.ids))
+        answers = [
+            self._answer(_choice(request, index), prompt, limit, mask and mask.copy())
+            for index in range(request.n)
+        ]
+        if len(answers) == 1:
+            async with aclosing(answers[0]) as events:
+                async for event in events:
+                    yield event
+        else:
+            async with aclosing(side_by_side(answers)) as choices:
+                async for choice in choices:
+                    yield choice
+
+    async def _answer(
+        self, request: GenerationRequest, prompt: Prompt, limit: int, mask: Mask | None
+    ) -> AsyncGenerator[Event, None]:
+        assert self._text is not None
         answer = Answer(self._text, request, prompt)
         feed = Feed[Token]()
         try:

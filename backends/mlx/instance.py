@@ -28,7 +28,17 @@ from backends.wire.response import respond
 log = logging.getLogger("router.engine")
 
 SUPPORTED = frozenset(
-    {"seed", "logit_bias", "response_format", "tool_choice", "grammar", "json_schema"}
+    {
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "seed",
+        "logit_bias",
+        "response_format",
+        "tool_choice",
+        "grammar",
+        "json_schema",
+    }
 )
 """Of `backends.wire.request.FEATURES`: what this engine honours."""
 

@@ -13,6 +13,7 @@ from backends.errors import BadRequestError
 from backends.mlx import library
 from backends.mlx.checkpoints import checkpoints as find_checkpoints
 from backends.mlx.grammar import Grammars, Mask, Thinking
+from backends.mlx.spelling import Spellings
 from backends.mlx.thread import Work
 from backends.wire import sandbox
 from backends.wire.call_grammar import CallFormat
@@ -168,6 +169,7 @@ class Text:
         self.defaults = defaults_of_folder(folder)
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self.reasoning = self._reasoning()
+        self._spellings = Spellings(self._tokenizer._tokenizer)
         self._grammars = Grammars(self._tokenizer._tokenizer, self._spelled, self.stop_ids)
 
     def prompt(self, request: GenerationRequest, *, checkpoints: bool = False) -> Prompt:
@@ -192,6 +194,10 @@ class Text:
                 f"`{param}` is empty: there is nothing to go on from.", param=param
             )
         return prompt
+
+    def spelling(self, token: int) -> tuple[str, bytes]:
+        """A token as text and as bytes."""
+        return self._spellings.of(token)
 
     def decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from backends.asgi import send_whole, whole_body
 from backends.base import Message, Receive, Scope, Send
 from backends.errors import BadRequestError, EngineError
-from backends.wire.events import Event
 from backends.wire.request import CHAT_PATH, TEXT_PATH, GenerationRequest, parse
-from backends.wire.response import respond
+from backends.wire.response import Events, respond
 
 HEALTH_PATH = "/health"
 
-Generate = Callable[[GenerationRequest], AsyncGenerator[Event, None]]
+Generate = Callable[[GenerationRequest], Events]
 
 
 class CompletionsApp:

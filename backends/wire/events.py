@@ -45,6 +45,25 @@ class ToolCallBroken:
 
 
 @dataclass(frozen=True, slots=True)
+class Spelling:
+    """A token as text, as the bytes that it stands for, and the natural logarithm of its
+    probability."""
+
+    text: str
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLikelihood:
+    """Of one generated token, with the likeliest ones in its place; told before its text, which may
+    still be held back."""
+
+    token: Spelling
+    top: tuple[Spelling, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     prompt_tokens: int
     completion_tokens: int
@@ -60,4 +79,12 @@ class Finished:
 
 
 ToolCallEvent = ToolCallStart | ToolCallArguments | ToolCallBroken
-Event = TextDelta | ReasoningDelta | ToolCallEvent | Finished
+Event = TextDelta | ReasoningDelta | ToolCallEvent | TokenLikelihood | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An event of one of several answers to one request."""
+
+    index: int
+    event: Event

@@ -15,6 +15,8 @@ Json = dict[str, Any]
 CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/v1/completions"
 
 MAX_STOPS = 16
+MAX_CHOICES = 32
+MAX_LIKELIEST = 20
 MAX_BIAS = 100
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
@@ -47,6 +49,8 @@ class GenerationRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
+    n: int = 1
+    """Answers to give, each drawn for itself."""
     logprobs: int | None = None
     """How many of the likeliest tokens to tell with each token; None: nothing of the kind."""
     constraint: Constraint | None = None
@@ -121,6 +125,8 @@ def _request(fields: Fields, chat: bool) -> GenerationRequest:
         stream=fields.boolean("stream"),
         include_usage=bool(options.get("include_usage")),
         max_tokens=limit,
+        n=fields.integer("n", low=1, high=MAX_CHOICES) or 1,
+        logprobs=_logprobs(fields, chat),
         stop=_stop(fields.body.get("stop")),
         sampling=_sampling(fields),
         constraint=constraint(fields.body, tools, chat=chat),
@@ -168,6 +174,18 @@ class Fields:
         if not isinstance(value, dict):
             raise _wrong(name, "must be an object")
         return dict(value)
+
+
+def _logprobs(fields: Fields, chat: bool) -> int | None:
+    """A chat says whether, and how many beside; a text request says how many."""
+    if not chat:
+        return fields.integer("logprobs", low=0, high=MAX_LIKELIEST)
+    count = fields.integer("top_logprobs", low=0, high=MAX_LIKELIEST)
+    if fields.boolean("logprobs"):
+        return count or 0
+    if count:
+        raise _wrong("top_logprobs", "needs `logprobs` to be true")
+    return None
 
 
 def _sampling(fields: Fields) -> Sampling:

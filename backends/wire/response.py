@@ -7,25 +7,17 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any
 
 from backends.asgi import unless_disconnected
 from backends.base import Receive, Send
 from backends.errors import EngineError, EngineProtocolError
 from backends.proxy import error_event
-from backends.wire.events import (
-    Event,
-    Finished,
-    ReasoningDelta,
-    TextDelta,
-    ToolCallArguments,
-    ToolCallBroken,
-    ToolCallStart,
-    Usage,
-)
+from backends.wire.choice import AnswerChoice
+from backends.wire.events import Choice, Event, Usage
 from backends.wire.request import GenerationRequest, Json
 
-Events = AsyncGenerator[Event, None]
+Events = AsyncGenerator[Event | Choice, None]
+"""A request for several answers gets choices, any other one plain events."""
 
 
 async def respond(
@@ -51,7 +43,7 @@ async def _stream(answer: _Answer, events: Events, send: Send) -> None:
                     started = True
                     await _send_chunks(send, answer.opening())
                 await _send_chunks(send, answer.chunks(event))
-            answer.check_finished()
+            await _send_chunks(send, answer.closing())
         except EngineError as error:
             if started:
                 await _send(send, error_event(error))
@@ -63,7 +55,6 @@ async def _whole(answer: _Answer, events: Events, send: Send) -> None:
     async with aclosing(events):
         async for event in events:
             answer.add(event)
-    answer.check_finished()
     body = _json(answer.object())
     length = (b"content-length", str(len(body)).encode())
     await send(_start(b"application/json", length))
@@ -78,88 +69,52 @@ class _Answer:
         self._model = model
         self._id = ("chatcmpl-" if request.chat else "cmpl-") + secrets.token_hex(12)
         self._created = int(time.time())
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._calls: list[Json] = []
-        self._arguments: list[list[str]] = []
-        self._begun = 0
-        self._end: Finished | None = None
+        self._choices = [AnswerChoice(i, chat=request.chat) for i in range(request.n)]
 
     def opening(self) -> Iterator[Json]:
-        if self._request.chat:
-            yield self._chunk({"role": "assistant", "content": ""})
+        for choice in self._choices:
+            yield from map(self._chunk, choice.opening())
 
-    def chunks(self, event: Event) -> Iterator[Json]:
-        match event:
-            case TextDelta(text):
-                yield self._chunk({"content": text} if self._request.chat else text)
-            case ReasoningDelta(text):
-                yield self._chunk({"reasoning_content": text})
-            case ToolCallStart(name):
-                self._begun += 1
-                yield self._call_chunk(_call(name))
-            case ToolCallArguments(text):
-                yield self._call_chunk({"function": {"arguments": text}})
-            case ToolCallBroken(text):
-                yield self._chunk({"content": text})
-            case Finished(reason, usage):
-                self.add(event)
-                yield self._chunk({} if self._request.chat else "", reason)
-                if self._request.include_usage:
-                    yield {**self._head(chunk=True), "choices": [], "usage": usage_object(usage)}
+    def chunks(self, told: Event | Choice) -> Iterator[Json]:
+        choice, event = self._of(told)
+        yield from map(self._chunk, choice.deltas(event))
 
-    def add(self, event: Event) -> None:
-        match event:
-            case TextDelta(text):
-                self._text.append(text)
-            case ReasoningDelta(text):
-                self._reasoning.append(text)
-            case ToolCallStart(name):
-                self._calls.append(_call(name))
-                self._arguments.append([])
-            case ToolCallArguments(text):
-                self._arguments[-1].append(text)
-            case ToolCallBroken(text):
-                del self._calls[-1], self._arguments[-1]
-                self._text.append(text)
-            case Finished():
-                self._end = event
+    def closing(self) -> Iterator[Json]:
+        """
+        Raises:
+            EngineProtocolError: events just stopped, which is no end of an answer.
+        """
+        usage = self._usage()
+        if self._request.include_usage:
+            yield {**self._head(chunk=True), "choices": [], "usage": usage}
 
-    def check_finished(self) -> None:
-        """Events that just stop are an engine's mistake, and no end of an answer."""
-        if self._end is None:
+    def add(self, told: Event | Choice) -> None:
+        choice, event = self._of(told)
+        choice.add(event)
+
+    def object(self) -> Json:
+        """Raises as `closing` does."""
+        usage = self._usage()
+        choices = [choice.object() for choice in self._choices]
+        return {**self._head(chunk=False), "choices": choices, "usage": usage}
+
+    def _of(self, told: Event | Choice) -> tuple[AnswerChoice, Event]:
+        if isinstance(told, Choice):
+            return self._choices[told.index], told.event
+        return self._choices[0], told
+
+    def _usage(self) -> Json:
+        """The prompt is the same for all choices, and counts once."""
+        ends = [choice.end for choice in self._choices if choice.end is not None]
+        if len(ends) < len(self._choices):
             raise EngineProtocolError(
                 f"The answer of {self._model} broke off in the middle.", model=self._model
             )
+        first = ends[0].usage
+        answered = sum(end.usage.completion_tokens for end in ends)
+        return usage_object(Usage(first.prompt_tokens, answered, first.cached_tokens))
 
-    def object(self) -> Json:
-        assert self._end is not None
-        choice = {"index": 0, "finish_reason": self._end.reason, "logprobs": None}
-        text = "".join(self._text)
-        choice |= {"message": self._message(text)} if self._request.chat else {"text": text}
-        return {
-            **self._head(chunk=False),
-            "choices": [choice],
-            "usage": usage_object(self._end.usage),
-        }
-
-    def _message(self, text: str) -> Json:
-        message: Json = {"role": "assistant", "content": text if text or not self._calls else None}
-        if self._reasoning:
-            message["reasoning_content"] = "".join(self._reasoning)
-        for call, pieces in zip(self._calls, self._arguments, strict=True):
-            call["function"]["arguments"] = "".join(pieces)
-        if self._calls:
-            message["tool_calls"] = self._calls
-        return message
-
-    def _call_chunk(self, part: Json) -> Json:
-        """About the call that began last; a broken one keeps its number."""
-        return self._chunk({"tool_calls": [{"index": self._begun - 1, **part}]})
-
-    def _chunk(self, delta: Any, reason: str | None = None) -> Json:
-        choice: Json = {"index": 0, "finish_reason": reason}
-        choice |= {"delta": delta} if self._request.chat else {"text": delta, "logprobs": None}
+    def _chunk(self, choice: Json) -> Json:
         return {**self._head(chunk=True), "choices": [choice]}
 
     def _head(self, *, chunk: bool) -> Json:
@@ -173,12 +128,6 @@ class _Answer:
             "model": self._model,
             "system_fingerprint": None,
         }
-
-
-def _call(name: str) -> Json:
-    """As the first delta of a stream has it; the arguments follow."""
-    function = {"name": name, "arguments": ""}
-    return {"id": "call_" + secrets.token_hex(12), "type": "function", "function": function}
 
 
 def usage_object(usage: Usage) -> Json:

@@ -85,6 +85,11 @@ class StopMatcher:
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
+    @property
+    def holds(self) -> bool:
+        """Whether text waits that may be the beginning of a stop string."""
+        return bool(self._held)
+
     def rest(self) -> str:
         held, self._held = self._held, ""
         return held

@@ -13,7 +13,15 @@ import pytest
 from backends.errors import BadRequestError, EngineDiedError
 from backends.mlx.engine import Engine, EngineOptions
 from backends.mlx.thread import EngineThread
-from backends.wire.events import Event, Finished, TextDelta, ToolCallArguments, ToolCallStart
+from backends.wire.events import (
+    Choice,
+    Event,
+    Finished,
+    TextDelta,
+    TokenLikelihood,
+    ToolCallArguments,
+    ToolCallStart,
+)
 from backends.wire.request import GenerationRequest, Sampling
 from tests.conftest import Variant
 from tests.tiny import dialogues as d
@@ -28,7 +36,8 @@ def asking(question: str, **fields: Any) -> GenerationRequest:
 
 
 async def answer(engine: Engine, request: GenerationRequest) -> list[Event]:
-    return [event async for event in engine.generate(request)]
+    told = [event async for event in engine.generate(request)]
+    return [event for event in told if not isinstance(event, Choice)]
 
 
 def text(events: list[Event]) -> str:
@@ -303,5 +312,88 @@ def test_loading_leaves_no_chain_of_random_keys_behind(variant: Variant) -> None
 
     async def scenario(engine: Engine) -> None:
         assert "RandomBits" not in await engine._thread.call(pending)
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_several_answers_share_the_prompt_and_each_has_its_own_seed(variant: Variant) -> None:
+    seeded = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, seed=11)
+    request = replace(asking(d.QUESTION, max_tokens=12), sampling=seeded)
+
+    async def scenario(engine: Engine) -> None:
+        alone = [
+            await answer(engine, replace(request, sampling=replace(seeded, seed=11 + index)))
+            for index in range(3)
+        ]
+        choices: dict[int, list[Event]] = {}
+        async for choice in engine.generate(replace(request, n=3)):
+            assert isinstance(choice, Choice)
+            choices.setdefault(choice.index, []).append(choice.event)
+        assert [text(choices[i]) for i in range(3)] == [text(events) for events in alone]
+        assert len({text(events) for events in alone}) == 3
+
+    with_engine(variant("mlx-bf16"), scenario)
+
+
+def test_one_answer_of_several_that_fails_fails_all_and_leaves_no_row(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        async def three() -> list[Any]:
+            request = asking(d.SONG_QUESTION, n=3)
+            return [choice async for choice in engine.generate(request)]
+
+        task = asyncio.create_task(three())
+        await until(lambda: len(engine._feeds) == 3)
+        feed = next(iter(engine._feeds.values()))
+        feed.put(EngineDiedError("one of them", engine="mlx", model="tiny"))
+        with pytest.raises(EngineDiedError, match="one of them"):
+            await task
+        await idle(engine)
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_each_token_is_told_with_its_likelihood_and_its_bytes(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        events = await answer(engine, asking(d.FOOD_QUESTION, logprobs=3))
+        told = [event for event in events if isinstance(event, TokenLikelihood)]
+        assert b"".join(one.token.bytes for one in told).decode() == d.FOOD
+        assert len(told) == end(events).usage.completion_tokens - 1
+        for one in told:
+            logprobs = [top.logprob for top in one.top]
+            assert len(logprobs) == 3
+            assert logprobs == sorted(logprobs, reverse=True)
+            # Greedy: the one that was taken is the likeliest.
+            assert one.top[0] == one.token
+            assert one.token.logprob <= 1e-6
+
+    with_engine(variant("mlx-bf16"), scenario)
+
+
+def test_no_likelihood_is_told_of_a_stop_string(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        for stop in ("parrot", "small p", "rot, and"):
+            events = await answer(engine, asking(d.QUESTION, stop=(stop,), logprobs=0))
+            told = [event.token for event in events if isinstance(event, TokenLikelihood)]
+            said = text(events)
+            spelled = b"".join(one.bytes for one in told).decode()
+            # The token in which the stop string begins may have a part before it.
+            assert spelled.startswith(said) or said.startswith(spelled)
+            assert stop not in spelled
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_prompt_that_was_read_before_is_not_read_again(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        first = end(await answer(engine, asking(d.QUESTION))).usage
+        again = end(await answer(engine, asking(d.QUESTION))).usage
+        assert (first.cached_tokens, again.cached_tokens) == (0, first.prompt_tokens - 1)
+        follow = GenerationRequest(
+            messages=(d.user(d.QUESTION), d.assistant(d.SENTENCE), d.user(d.FOOD_QUESTION)),
+            sampling=GREEDY,
+        )
+        events = await answer(engine, follow)
+        assert text(events) == d.FOOD
+        assert end(events).usage.cached_tokens >= first.prompt_tokens
 
     with_engine(variant("mlx-4bit"), scenario)

@@ -200,6 +200,9 @@ WRONG: dict[str, list[Any]] = {
         [], "a", 1, {"a": 1}, {"1": "1"}, {"1": "nan"}, {"1": None}, {"1": True}, {"1": []},
         {"1": 101}, {"1": -101}, {"1": 10**400},
     ],
+    "n": [0, 33, 1.5, "2"],
+    "logprobs": [1, "yes", 0],
+    "top_logprobs": [1, -1, 21, "2"],
     "stop": [1, [1], {}, ["a", None], ["a"] * 17],
 }  # fmt: skip
 
@@ -227,7 +230,9 @@ def test_what_an_engine_does_not_have_is_refused_by_name(name: str) -> None:
     with pytest.raises(BadRequestError, match=f"`{name}` is not supported by fake") as caught:
         parse(body, chat=True, engine="fake", supported=frozenset(FEATURES) - {name})
     assert caught.value.param == name
-    parse(body, chat=True, engine="fake", supported=frozenset(FEATURES))
+    if not name.endswith("logprobs"):
+        # Those two depend on each other.
+        parse(body, chat=True, engine="fake", supported=frozenset(FEATURES))
 
 
 @pytest.mark.parametrize(
@@ -306,3 +311,24 @@ def test_whatever_the_body_it_is_a_request_or_a_refusal(
     except BadRequestError:
         return
     assert request.chat is is_chat
+
+
+@pytest.mark.parametrize(
+    ("chat", "fields", "count"),
+    [
+        (True, {}, None),
+        (True, {"logprobs": False}, None),
+        (True, {"logprobs": True}, 0),
+        (True, {"logprobs": True, "top_logprobs": 5}, 5),
+        (False, {}, None),
+        (False, {"logprobs": 0}, 0),
+        (False, {"logprobs": 3}, 3),
+    ],
+)
+def test_likelihoods_are_asked_for_in_two_ways(
+    chat: bool, fields: dict[str, Any], count: int | None
+) -> None:
+    asked = {"messages": [HELLO]} if chat else {"prompt": "a"}
+    body = json.dumps({**asked, **fields}).encode()
+    request = parse(body, chat=chat, engine="fake", supported=frozenset(FEATURES))
+    assert request.logprobs == count

@@ -10,10 +10,13 @@ import pytest
 
 from backends.errors import EngineDiedError, EngineProtocolError
 from backends.wire.events import (
+    Choice,
     Event,
     Finished,
     ReasoningDelta,
+    Spelling,
     TextDelta,
+    TokenLikelihood,
     ToolCallArguments,
     ToolCallBroken,
     ToolCallStart,
@@ -306,6 +309,112 @@ def test_a_client_that_leaves_closes_the_events(stream: bool, words: int) -> Non
         exchange.leave()
         await answering
         assert closed.is_set()
+        assert not exchange.complete
+
+    run(main())
+
+
+def likelihood(text: str, logprob: float, *top: str) -> TokenLikelihood:
+    others = tuple(Spelling(one, one.encode(), -9.0) for one in top)
+    return TokenLikelihood(Spelling(text, text.encode(), logprob), others)
+
+
+LIKELY: list[Event] = [
+    likelihood("é", -0.5, "é", "e"),
+    TextDelta("é"),
+    likelihood("a", -1.0, "b"),
+    likelihood("b", -2.0, "c"),
+    TextDelta("ab"),
+    END,
+]
+TOLD = [
+    {
+        "token": "é",
+        "logprob": -0.5,
+        "bytes": [195, 169],
+        "top_logprobs": [
+            {"token": "é", "logprob": -9.0, "bytes": [195, 169]},
+            {"token": "e", "logprob": -9.0, "bytes": [101]},
+        ],
+    },
+    {
+        "token": "a",
+        "logprob": -1.0,
+        "bytes": [97],
+        "top_logprobs": [{"token": "b", "logprob": -9.0, "bytes": [98]}],
+    },
+    {
+        "token": "b",
+        "logprob": -2.0,
+        "bytes": [98],
+        "top_logprobs": [{"token": "c", "logprob": -9.0, "bytes": [99]}],
+    },
+]
+
+
+def test_likelihoods_of_a_chat_stand_beside_its_message() -> None:
+    (choice,) = whole(CHAT, *LIKELY)["choices"]
+    assert choice["logprobs"] == {"content": TOLD, "refusal": None}
+    assert choice["message"]["content"] == "éab"
+
+
+def test_streamed_likelihoods_come_with_their_text() -> None:
+    chunks = [chunk["choices"][0] for chunk in streamed(CHAT, *LIKELY)]
+    told = [(c["delta"].get("content"), c.get("logprobs")) for c in chunks[1:3]]
+    assert told == [
+        ("é", {"content": TOLD[:1], "refusal": None}),
+        ("ab", {"content": TOLD[1:], "refusal": None}),
+    ]
+
+
+def test_likelihoods_of_a_text_are_columns_with_places_in_it() -> None:
+    (choice,) = whole(TEXT, *LIKELY)["choices"]
+    assert choice["logprobs"] == {
+        "tokens": ["é", "a", "b"],
+        "token_logprobs": [-0.5, -1.0, -2.0],
+        "top_logprobs": [{"é": -9.0, "e": -9.0}, {"b": -9.0}, {"c": -9.0}],
+        "text_offset": [0, 1, 2],
+    }
+    offsets = [
+        chunk["choices"][0]["logprobs"]["text_offset"] for chunk in streamed(TEXT, *LIKELY)[:2]
+    ]
+    assert offsets == [[0], [1, 2]]
+
+
+def choices(*told: tuple[int, Event]) -> list[Any]:
+    return [Choice(index, event) for index, event in told]
+
+
+TWO = choices(
+    (1, TextDelta("B")),
+    (0, TextDelta("A")),
+    (1, Finished("length", Usage(3, 1))),
+    (0, Finished("stop", Usage(3, 4))),
+)
+
+
+def test_several_answers_are_choices_and_the_prompt_counts_once() -> None:
+    body = whole(replace(CHAT, n=2), *TWO)
+    told = [(c["index"], c["message"]["content"], c["finish_reason"]) for c in body["choices"]]
+    assert told == [(0, "A", "stop"), (1, "B", "length")]
+    assert (body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]) == (3, 5)
+
+
+def test_streamed_choices_are_mixed_and_their_usage_comes_last() -> None:
+    chunks = streamed(replace(CHAT, n=2), *TWO, usage=True)
+    told = [(c["choices"][0]["index"], c["choices"][0]["delta"]) for c in chunks[:-1]]
+    role = {"role": "assistant", "content": ""}
+    assert told[:2] == [(0, role), (1, role)]
+    assert told[2:] == [(1, {"content": "B"}), (0, {"content": "A"}), (1, {}), (0, {})]
+    assert chunks[-1]["usage"]["completion_tokens"] == 5
+
+
+def test_a_choice_that_never_ends_is_no_answer() -> None:
+    async def main() -> None:
+        exchange = Exchange()
+        request = replace(CHAT, n=2)
+        with pytest.raises(EngineProtocolError):
+            await respond(request, "m", telling(TWO[:3]), exchange.receive, exchange.send)
         assert not exchange.complete
 
     run(main())
