@@ -114,6 +114,17 @@ class InstanceOptions:
     patience: Patience = ENDLESS
     isolation: Isolation = Isolation.DAEMON
     """Matters to engines that can run in the daemon's own process."""
+    prefix_bytes: int = 2**30
+    """Memory for prompts that were computed before, where the engine leaves that to us."""
+    prefix_disk_bytes: int = 0
+    """The same on disk, below `cache_dir`."""
+    cache_dir: Path | None = None
+    kv_bits: int | None = None
+    """Of keys and values, where they are not to be held as they are computed."""
+    adapter: Path | None = None
+    """A folder with what fine-tuning has changed."""
+    draft: Path | None = None
+    """A folder with a smaller model that guesses tokens for this one."""
     runtime_dir: Path = field(default_factory=lambda: Path())
     """A private (0700) folder for sockets; the pool owns it."""
 

@@ -99,7 +99,9 @@ def _put(records: dict[str, T], digest: str, value: T) -> None:
 
 
 def _sizes(options: InstanceOptions) -> tuple[object, ...]:
-    return options.context_length, options.parallel, str(options.isolation)
+    """What makes a difference for how much is needed."""
+    sizes = (options.context_length, options.parallel, options.prefix_bytes, options.kv_bits)
+    return *sizes, str(options.isolation), str(options.adapter), str(options.draft)
 
 
 def _digest(*facts: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from backends.base import Isolation
@@ -12,8 +13,10 @@ from router.errors import SettingsError
 from router.option import (
     ENGINE_NAMES,
     option_field,
+    parse_bits,
     parse_engine,
     parse_isolation,
+    parse_path,
     parse_positive,
     parse_seconds,
     parse_share,
@@ -40,6 +43,21 @@ class ModelSettings:
     )
     isolation: Isolation | None = option_field(
         None, "Where mlx runs it: in the daemon, or in a worker.", parse_isolation, "WHERE"
+    )
+    kv_bits: int | None = option_field(
+        None, "Bits in which mlx holds its context: 4 or 8.", parse_bits, "BITS"
+    )
+    base: str | None = option_field(
+        None, "It is an adapter of mlx-lm for this model, which lies in `adapter`.", str, "MODEL"
+    )
+    adapter: Path | None = option_field(
+        None, "The folder with adapters.safetensors, for a model with a `base`.", parse_path, "DIR"
+    )
+    draft: str | None = option_field(
+        None,
+        "A smaller model of the same vocabulary, which guesses tokens for this one on mlx.",
+        str,
+        "MODEL",
     )
     idle_seconds: float | None = option_field(
         None, "Unload it after so long without use; 0 never does.", parse_seconds, "SECONDS"

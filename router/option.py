@@ -85,6 +85,18 @@ def parse_budget(text: str) -> MemoryBudget:
     return MemoryBudget(bytes=size)
 
 
+def parse_share_of_memory(text: str) -> MemoryBudget:
+    """Like a budget, and may be nothing."""
+    nothing = text.strip().rstrip("%").strip() in ("0", "0.0")
+    return MemoryBudget(bytes=0) if nothing else parse_budget(text)
+
+
+def parse_bits(text: str) -> int:
+    if text.strip() not in ("4", "8"):
+        raise ValueError("takes 4 or 8")
+    return int(text)
+
+
 def parse_path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("takes a path")

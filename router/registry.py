@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from backends.base import Backend, Support, Verdict
 from backends.verdicts import Reason
@@ -32,6 +33,10 @@ class ModelEntry:
     aliases: tuple[str, ...] = ()
     fingerprint: Fingerprint = ()
     settings: ModelSettings = NOTHING_SAID
+    adapter: Path | None = None
+    """The folder of an adapter, of which `info` is the base."""
+    draft: Path | None = None
+    """The folder of a model that guesses tokens for this one."""
 
     @property
     def servable(self) -> bool:

@@ -151,6 +151,10 @@ def instance_options(settings: Settings, folder: Path) -> InstanceOptions:
         start_timeout_seconds=settings.start_seconds,
         patience=settings.patience,
         isolation=settings.isolation,
+        prefix_bytes=settings.prefix_cache.resolve(machine_memory().usable_bytes),
+        prefix_disk_bytes=settings.prefix_cache_disk,
+        cache_dir=settings.cache_dir,
+        kv_bits=settings.kv_bits,
         runtime_dir=folder,
     )
 

@@ -24,6 +24,7 @@ from router.option import (
     MemoryBudget,
     Progress,
     option_field,
+    parse_bits,
     parse_budget,
     parse_class_choice,
     parse_engine_choice,
@@ -34,6 +35,7 @@ from router.option import (
     parse_positive,
     parse_progress,
     parse_seconds,
+    parse_share_of_memory,
     parse_size,
     parse_switch,
     parse_tokens,
@@ -140,6 +142,27 @@ class Settings:
         "Where mlx runs: in the daemon, or each model in a worker process of its own.",
         parse_isolation,
         "WHERE",
+    )
+    prefix_cache: MemoryBudget = option_field(
+        MemoryBudget(percent=5),
+        "Memory in which mlx keeps the beginnings of prompts, for each model: a percentage of the "
+        "machine's, or a size; 0 keeps none.",
+        parse_share_of_memory,
+        "SIZE",
+    )
+    prefix_cache_disk: int = option_field(
+        0,
+        "Disk space below --cache-dir in which mlx keeps them over restarts, for each model. "
+        "Whoever can read it can read conversations.",
+        parse_size,
+        "SIZE",
+    )
+    kv_bits: int | None = option_field(
+        None,
+        "Bits in which mlx holds the context, 4 or 8, to need less memory; requests for one model "
+        "are then answered one after another.",
+        parse_bits,
+        "BITS",
     )
     parallel: int = option_field(
         4, "Requests that one model answers at the same time.", parse_positive, "N"

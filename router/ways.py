@@ -64,6 +64,9 @@ class Ways:
             general,
             context_length=own.context_length or general.context_length,
             isolation=own.isolation or general.isolation,
+            kv_bits=own.kv_bits or general.kv_bits,
+            adapter=entry.adapter,
+            draft=entry.draft,
         )
 
     def footprint(self, way: ModelEntry) -> Footprint:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import platform
 import sys
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 from backends.base import (
     Footprint,
@@ -19,13 +21,15 @@ from backends.base import (
 )
 from backends.headers import context_length
 from backends.mlx import library
-from backends.mlx.engine import Engine, EngineOptions
+from backends.mlx.engine import Engine
 from backends.mlx.instance import MLXInstance
+from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread
 from backends.mlx.verdict import rules
 from backends.proxy import Endpoint, UnixEndpoint
 from backends.served import ServedByChild, Service
 from backends.verdicts import Rule, if_installed, judge
+from detect.fingerprint import fingerprint
 from detect.types import ModelInfo
 
 OVERHEAD_BYTES = 400 * 2**20
@@ -90,12 +94,13 @@ class MLXBackend:
         fp8 = info.quantization is not None and info.quantization.method == "fp8"
         factor = 2 if fp8 else 1
         context = context_length(info, options) or 0
-        kv_bytes = (info.kv_bytes_per_token or 0) * context
+        kv_bytes = (info.kv_bytes_per_token or 0) * context * (options.kv_bits or 16) // 16
+        overhead_bytes = OVERHEAD_BYTES + _prefix_bytes(info, options)
         return Footprint(
-            weights_bytes=info.weights_bytes * factor,
+            weights_bytes=info.weights_bytes * factor + _relatives_bytes(options),
             kv_bytes=kv_bytes,
-            overhead_bytes=OVERHEAD_BYTES,
-            growing_bytes=kv_bytes + OVERHEAD_BYTES,
+            overhead_bytes=overhead_bytes,
+            growing_bytes=kv_bytes + overhead_bytes,
         )
 
     def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> Instance:
@@ -123,17 +128,66 @@ class MLXBackend:
         return rules(self._supported, library.version() or "", self._device)
 
 
+PREFIX_CONTEXTS = 4
+"""Contexts' worth of prompts that are kept at most: more helps nobody who asks one model."""
+
+LEAST_PREFIX_BYTES = 64 * 2**20
+"""Recurrent states do not grow with the context."""
+
+
+def _relatives_bytes(options: InstanceOptions) -> int:
+    """Of an adapter and a draft, by their files: their headers were not read for this model."""
+    folders = [folder for folder in (options.adapter, options.draft) if folder is not None]
+    files = [file for folder in folders for file in folder.glob("*.safetensors")]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _prefix_bytes(info: ModelInfo, options: InstanceOptions) -> int:
+    context = context_length(info, options) or 0
+    of_use = PREFIX_CONTEXTS * (info.kv_bytes_per_token or 0) * context
+    return min(options.prefix_bytes, max(of_use, LEAST_PREFIX_BYTES))
+
+
+def _engine_options(info: ModelInfo, options: InstanceOptions) -> EngineOptions:
+    return EngineOptions(
+        context_length=context_length(info, options),
+        max_rows=options.parallel,
+        prefix_bytes=_prefix_bytes(info, options),
+        disk_folder=_disk_folder(info, options),
+        disk_bytes=options.prefix_disk_bytes,
+        adapter=options.adapter,
+        draft=options.draft,
+        kv_bits=options.kv_bits,
+    )
+
+
+def _disk_folder(info: ModelInfo, options: InstanceOptions) -> Path | None:
+    """One for everything that a prompt's state depends on: the files, mlx-lm and how it is used."""
+    if options.cache_dir is None or not options.prefix_disk_bytes:
+        return None
+    adapter = _changes(options.adapter) if options.adapter else ()
+    facts = (fingerprint(info), adapter, library.version(), options.kv_bits, str(options.draft))
+    digest = hashlib.blake2b(repr(facts).encode(errors="replace"), digest_size=16).hexdigest()
+    return options.cache_dir / "prompts" / digest
+
+
+def _changes(adapter: Path) -> tuple[object, ...]:
+    try:
+        status = (adapter / "adapters.safetensors").stat()
+    except OSError:
+        return ()
+    return str(adapter), status.st_size, status.st_mtime_ns, status.st_ino
+
+
 def _worker(model_id: str, info: ModelInfo, options: InstanceOptions) -> Service:
     def command(endpoint: Endpoint) -> list[str]:
         assert isinstance(endpoint, UnixEndpoint)
-        context = context_length(info, options)
         return [
             *(sys.executable, "-m", "backends.workers.mlx"),
             *("--folder", str(info.folder)),
             *("--socket", str(endpoint.socket)),
             f"--alias={model_id}",
-            *(("--context", str(context)) if context else ()),
-            *("--parallel", str(options.parallel)),
+            *("--options", _engine_options(info, options).to_json()),
         ]
 
     return Service(

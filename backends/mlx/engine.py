@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from backends.mlx.decoders import make_decoder
 from backends.mlx.disk_shelf import DiskShelf
 from backends.mlx.grammar import Mask
 from backends.mlx.model import Prompt, Text, Weights, give_back_memory, load_weights
+from backends.mlx.options import EngineOptions
 from backends.mlx.prefixes import Prefixes
 from backends.mlx.sampling import make_processors, make_sampler
 from backends.mlx.thread import EngineThread, Work, once
@@ -27,27 +28,6 @@ from backends.wire.feed import Feed, side_by_side
 from backends.wire.request import GenerationRequest
 
 log = logging.getLogger("router.engine")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """`context_length` bounds prompt and answer together, in tokens; None leaves both unbounded.
-
-    States of prompts are kept in `prefix_bytes` of memory and, where `disk_folder` is given, in
-    `disk_bytes` there.
-    """
-
-    context_length: int | None = None
-    max_rows: int = 4
-    prefix_bytes: int = 2**30
-    disk_folder: Path | None = None
-    disk_bytes: int = 0
-    adapter: Path | None = None
-    """A folder with `adapters.safetensors`, as mlx-lm's LoRA training writes it."""
-    draft: Path | None = None
-    """A folder with a smaller model of the same vocabulary, whose guesses this one checks."""
-    kv_bits: int | None = None
-    """4 or 8: keys and values take less memory, and requests are answered one after another."""
 
 
 def _choice(request: GenerationRequest, index: int) -> GenerationRequest:

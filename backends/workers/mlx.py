@@ -1,6 +1,6 @@
 """The engine of `backends.mlx` as an HTTP server of its own.
 
-    python -m backends.workers.mlx --folder DIR --socket SOCKET --alias ID
+    python -m backends.workers.mlx --folder DIR --socket SOCKET --alias ID --options JSON
 
 For those who want it outside of the daemon: what a native crash or a deadlock takes along is then
 one model. It listens on a Unix socket once the model is loaded, and ends on SIGTERM.
@@ -15,8 +15,9 @@ import os
 import sys
 from pathlib import Path
 
-from backends.mlx.engine import Engine, EngineOptions
+from backends.mlx.engine import Engine
 from backends.mlx.instance import SUPPORTED
+from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread
 from backends.wire.app import CompletionsApp
 from backends.workers.serving import server
@@ -33,8 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--alias", required=True)
-    parser.add_argument("--context", type=int)
-    parser.add_argument("--parallel", type=int, default=4)
+    parser.add_argument("--options", type=EngineOptions.from_json, default=EngineOptions())
     return parser.parse_args()
 
 
@@ -42,7 +42,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     engine = Engine(
         arguments.alias,
         arguments.folder,
-        EngineOptions(context_length=arguments.context, max_rows=arguments.parallel),
+        arguments.options,
         thread=EngineThread(),
     )
     try:

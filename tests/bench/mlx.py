@@ -180,7 +180,8 @@ async def _one_stream(folder: Path, rounds: int) -> None:
     """The engine by itself, beside the generator that it is built on, in one process."""
     from mlx_lm.utils import load
 
-    from backends.mlx.engine import Engine, EngineOptions
+    from backends.mlx.engine import Engine
+    from backends.mlx.options import EngineOptions
     from backends.mlx.thread import EngineThread
     from backends.wire.request import GenerationRequest, Sampling
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from backends.errors import BadRequestError, EngineDiedError
-from backends.mlx.engine import Engine, EngineOptions
+from backends.mlx.engine import Engine
+from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread
 from backends.wire.events import (
     Choice,
