@@ -189,7 +189,6 @@ TAILS: tuple[tuple[str, str], ...] = (
 )
 """Fused experts glue the suffix to the layer's name: `experts.gate_up_proj_blocks`."""
 
-MAX_DIGITS = 9
 MAX_CHANNELS = 4
 
 
@@ -218,6 +217,13 @@ class Alike(Struct, frozen=True, gc=False):
     @property
     def quantized(self) -> bool:
         return self.name not in ("", PLAIN, UNKNOWN)
+
+    def has_layer(self, number: int) -> bool:
+        """Whether one of them is in the layer of this number."""
+        if (place := self.words.number) is None:
+            return False
+        begin, end = place
+        return f"{self.prefix[:begin]}{number}{self.prefix[end:]}" in self.prefixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,11 +297,15 @@ class Census:
         numbered = (a.words for a in self.layers if not a.tower and a.words.number)
         return next((words.root for words in numbered), "")
 
+    def has_layer(self, number: int) -> bool:
+        """Whether the language model has a layer of this number."""
+        return any(alike.has_layer(number) for alike in self.layers if not alike.tower)
+
     @cached_property
     def layer_count(self) -> int:
         """One more than the highest layer number of the language model."""
-        counts = (_layer_count(alike) for alike in self.layers if not alike.tower)
-        return max(counts, default=0)
+        prefixes = (p for alike in self.layers if not alike.tower for p in alike.prefixes)
+        return max(map(layer_words.layers_up_to, prefixes), default=0)
 
 
 def _channels_last(shape: Sequence[int]) -> bool:
@@ -350,21 +360,19 @@ def _grouped(pieces: Sequence[_Piece]) -> Iterable[tuple[Sequence[str], Sequence
 def _pieces(column: Column) -> Iterator[_Piece]:
     names = column.names
     prefix, suffix = split(names[0])
-    cut = len(prefix)
-    if _split_alike(names, cut):
-        yield _Piece(tuple(map(itemgetter(slice(cut)), names)), suffix, column.tensor)
+    tail = names[0][len(prefix) :]
+    if _split_alike(names, tail):
+        prefixes = map(itemgetter(slice(-len(tail))), names) if tail else names
+        yield _Piece(tuple(prefixes), suffix, column.tensor)
     else:
         yield from (_Piece((p,), s, column.tensor) for p, s in map(split, names))
 
 
-def _split_alike(names: Sequence[str], cut: int) -> bool:
+def _split_alike(names: Sequence[str], tail: str) -> bool:
     """Some suffixes have numbers, so that one name may have one, and another none."""
-    tail = names[0][cut:]
     if not tail:
         return all(split(name)[0] == name for name in names)
-    if DIGITS.isdisjoint(tail):
-        return True
-    return set(map(itemgetter(slice(cut, None)), names)) == {tail}
+    return DIGITS.isdisjoint(tail) or all(name.endswith(tail) for name in names)
 
 
 def _alike(prefixes: Sequence[str], parts: Parts) -> Alike:
@@ -374,17 +382,6 @@ def _alike(prefixes: Sequence[str], parts: Parts) -> Alike:
     name = "" if vector and len(parts) == 1 else _class(parts)
     linear = not (vector or words.tower or words.not_linear)
     return Alike(tuple(prefixes), parts, name, linear, words)
-
-
-def _layer_count(alike: Alike) -> int:
-    """Their names are equally long, so the number stands at the same place in all of them."""
-    if (number := alike.words.number) is None:
-        return 0
-    begin, end = number
-    digits = slice(begin, min(end, begin + MAX_DIGITS))
-    if DIGITS.isdisjoint(alike.words.root):
-        return 1 + int(max(alike.prefixes)[digits])  # The first difference is in the number.
-    return 1 + int(max(map(itemgetter(digits), alike.prefixes)))
 
 
 def split(name: str) -> tuple[str, str]:

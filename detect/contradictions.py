@@ -86,6 +86,8 @@ def _mixture(model: Understood) -> Iterator[str]:
 
 def _layers(model: Understood) -> Iterator[str]:
     stated = model.configs.number(*LAYER_COUNTS)
+    if stated and model.census.has_layer(stated - 1):
+        return
     found = model.census.layer_count
     if stated and found and found < stated <= model.census.tensor_count:
         yield f"config.json tells of {stated} layers, and the tensors have {found}."

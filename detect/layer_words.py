@@ -23,6 +23,7 @@ ROUTER = re.compile(
 )
 LAYER = re.compile(r"^((?:[^.]+\.)*?)(?:model\.)?layers\.(\d+)\.")
 
+MAX_DIGITS = 9
 KEPT = 4096
 MAX_KEPT_LENGTH = 200
 """Longer names are no model's, and would fill the memory."""
@@ -46,6 +47,12 @@ class Words:
 def of(name: str) -> Words:
     """The same object for the same name, mostly."""
     return _kept(name) if len(name) <= MAX_KEPT_LENGTH else _read(name)
+
+
+def layers_up_to(name: str) -> int:
+    """One more than the number of the layer that the name is part of; 0 if it has none."""
+    layer = LAYER.match(name)
+    return 1 + int(layer[2][:MAX_DIGITS]) if layer else 0
 
 
 @lru_cache(maxsize=KEPT)

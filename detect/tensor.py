@@ -24,7 +24,7 @@ class Tensor(Struct, frozen=True, gc=False):
 
 
 class Column(Struct, frozen=True, gc=False):
-    """Equal tensors whose names differ in nothing but digits.
+    """Equal tensors whose names differ in nothing but numbers.
 
     A network has hundreds of tensors and some twenty of these, and what is asked about tensors
     has one answer for all of a column.
@@ -46,6 +46,7 @@ class Described(Protocol):
 
 
 ZEROED = bytes.maketrans(b"123456789", b"000000000")
+ZEROS = b"00"
 
 Latest = tuple[str, tuple[int, ...], int | None, list[str]]
 NONE_YET: Latest = ("", (), None, [])
@@ -79,8 +80,15 @@ def by_name(columns: Iterable[Column]) -> dict[str, Tensor]:
 
 
 def _zeroed(names: Collection[str]) -> list[bytes]:
-    """All names with zeros for digits; at once, unless a name has what goes between them."""
-    zeroed = "\0".join(names).encode().translate(ZEROED).split(b"\0")
+    """All names with 0 for each number; at once, unless a name has what goes between them."""
+    zeroed = _numberless("\0".join(names)).split(b"\0")
     if len(zeroed) == len(names):
         return zeroed
-    return [name.encode().translate(ZEROED) for name in names]
+    return list(map(_numberless, names))
+
+
+def _numberless(text: str) -> bytes:
+    zeroed = text.encode().translate(ZEROED)
+    while ZEROS in zeroed:
+        zeroed = zeroed.replace(ZEROS, b"0")
+    return zeroed
