@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 MAX_CHARACTERS = 1 << 20
 
@@ -29,8 +30,7 @@ THINKING_MARKS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class ChatTemplate:
+class ChatTemplate(Struct, frozen=True):
     present: bool
     tools: bool
     thinking: bool

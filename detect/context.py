@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from detect.hf_config import Configs, mapping, number
 
@@ -26,8 +27,7 @@ ATTENTION_LAYERS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     native: int | None
     extended: int | None = None
     source: str = ""

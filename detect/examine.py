@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from detect import (
@@ -193,7 +192,7 @@ class _Examination:
         if problem is None:
             return one
         others = tuple(p for p in one.info.problems if not p.code.startswith("incomplete."))
-        return replace(one, info=replace(one.info, problems=(problem, *others)))
+        return one.with_info(problems=(problem, *others))
 
 
 def identity_of(place: Place, info: ModelInfo, stem: str) -> Identity:

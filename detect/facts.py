@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from detect.census import Census
 from detect.hf_config import Configs
@@ -13,8 +14,7 @@ from detect.tensor import Column
 from detect.types import Problem, Quantization, WeightFormat
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SafetensorsFacts:
+class SafetensorsFacts(Struct, frozen=True, kw_only=True):
     """All that is read of one model. What it is follows from this and nothing else."""
 
     path: Path
@@ -34,8 +34,7 @@ class SafetensorsFacts:
         return frozenset(file.suffix for file in self.files)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Understood:
+class Understood(Struct, frozen=True, kw_only=True):
     """The facts with the census taken: what the contradictions are looked for in."""
 
     configs: Configs

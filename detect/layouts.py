@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from detect import quant_label, strict_json
 from detect.listing import Entry, Listing, list_folder
 from detect.regular_file import read_bounded
@@ -36,8 +38,7 @@ DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """`listings` are the folder and its sub-folders of single quantisations.
 
     An empty `name` means that files name themselves; an `exact` one is the id as it stands.

@@ -9,12 +9,11 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from detect.types import Skipped
 
@@ -33,8 +32,7 @@ class Entry(Struct, frozen=True, gc=False):
     identity: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class Listing(Struct, frozen=True, kw_only=True):
     """`dangling` are links whose target is missing: files that were not downloaded."""
 
     folder: Path

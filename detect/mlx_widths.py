@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from detect.census import Alike, Census, Parts
 from detect.hf_config import mapping, number
@@ -40,8 +41,7 @@ READS_HIDDEN = frozenset(
 NORMS = ("model.norm", "norm", "model.layers.0.input_layernorm", "layers.0.input_layernorm")
 
 
-@dataclass(frozen=True, slots=True)
-class Widths:
+class Widths(Struct, frozen=True):
     """By layer prefix; empty when nothing is in MLX's packing."""
 
     by_layer: Mapping[str, Width]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, count
+from typing import Any
+
+from msgspec import Struct, structs
 
 from detect import quant_label
 from detect.types import ModelInfo, WeightFormat
@@ -16,8 +19,7 @@ DEFAULT_LABELS = ("Q4_K_M", "Q8_0")
 Identity = frozenset[tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """A model before it has an id.
 
     `stem` is the file's own name, of use where one folder holds several models; `identity` are
@@ -28,6 +30,10 @@ class Found:
     stem: str = ""
     identity: Identity = frozenset()
     root: str = ""
+
+    def with_info(self, **changes: Any) -> Found:
+        """The same with other fields of `info`."""
+        return structs.replace(self, info=replace(self.info, **changes))
 
 
 def in_place(name: str, found: Sequence[Found]) -> list[Found]:
@@ -60,9 +66,7 @@ def _with_default(name: str, named: list[Found]) -> list[Found]:
     """The folder's own name goes to its most usual quantisation that is not broken."""
     ranked = sorted(named, key=_default_rank)
     return [
-        replace(one, info=replace(one.info, aliases=(*one.info.aliases, name)))
-        if one is ranked[0]
-        else one
+        one.with_info(aliases=(*one.info.aliases, name)) if one is ranked[0] else one
         for one in named
     ]
 
@@ -74,7 +78,7 @@ def _default_rank(one: Found) -> tuple[bool, int, str]:
 
 
 def _with_id(one: Found, name: str) -> Found:
-    return one if one.info.id == name else replace(one, info=replace(one.info, id=name))
+    return one if one.info.id == name else one.with_info(id=name)
 
 
 def across_places(found: Sequence[Found]) -> tuple[ModelInfo, ...]:
@@ -94,8 +98,7 @@ def _merged(found: Sequence[Found]) -> list[Found]:
         else:
             names = dict.fromkeys([*first.info.aliases, one.info.id, *one.info.aliases])
             names.pop(first.info.id, None)
-            merged = replace(first, info=replace(first.info, aliases=tuple(names)))
-            kept[one.identity] = merged
+            kept[one.identity] = first.with_info(aliases=tuple(names))
     return [kept[one.identity] if one.identity else one for one in alone]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from detect.census import Alike, Census, Parts
 from detect.hf_config import Configs
@@ -37,8 +38,7 @@ UNTOLD = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Struct, frozen=True):
     total: int | None
     active: int | None = None
     source: str = ""

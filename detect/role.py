@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from detect.census import Census
 from detect.hf_config import Configs
 from detect.types import Role
@@ -27,8 +29,7 @@ DIFFUSION = ("model.diffusion_model.", "double_blocks.", "transformer_blocks.")
 VISION_CONFIGS = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """What the rules look at."""
 
     configs: Configs

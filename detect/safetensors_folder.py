@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+
+from msgspec import Struct
 
 from detect.errors import HeaderError
 from detect.facts import SafetensorsFacts
@@ -46,8 +47,7 @@ def read(listing: Listing, chosen: WeightSet, configs: Configs) -> SafetensorsFa
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Merged:
+class _Merged(Struct, frozen=True):
     """All tensors of a set; `twice` are names that two files have, of which the last counts."""
 
     columns: tuple[Column, ...]

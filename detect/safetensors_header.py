@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
+from operator import itemgetter, sub
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from detect import strict_json, tensor_table
 from detect.errors import HeaderError
@@ -36,8 +37,7 @@ DTYPE_BITS: Mapping[str, int] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class SafetensorsHeader:
+class SafetensorsHeader(Struct, frozen=True):
     """Tensors and the free `__metadata__`; `data_bytes` is the sum of the tensors."""
 
     columns: tuple[Column, ...]
@@ -101,17 +101,19 @@ def _well_formed(raw: bytes, available: int) -> SafetensorsHeader | None:
         return None
     rows = table.rows.values()
     spans = [row.data_offsets for row in rows]
-    if not (_cover(spans, available) or _cover(sorted(spans), available)):
-        return None
-    found = columns(table.rows, rows, [end - begin for begin, end in spans])
+    begins, ends = zip(*spans, strict=True)
+    if not _cover(begins, ends, available):
+        first, last = zip(*sorted(spans), strict=True)
+        if not _cover(first, last, available):
+            return None
+    found = columns(table.rows, rows, map(sub, ends, begins))
     if not all(map(_fits, {column.tensor for column in found})):
         return None
     return SafetensorsHeader(found, table.metadata, available)
 
 
-def _cover(spans: Sequence[tuple[int, int]], available: int) -> bool:
+def _cover(begins: tuple[int, ...], ends: tuple[int, ...], available: int) -> bool:
     """Each begins where the one before it ends, and the last one ends with the file."""
-    begins, ends = zip(*spans, strict=True)
     return begins == (0, *ends[:-1]) and ends[-1] == available
 
 

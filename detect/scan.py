@@ -148,8 +148,7 @@ def _named(place: Place, found: Sequence[Found]) -> list[Found]:
     if not place.exact:
         return naming.in_place(place.name, found)
     return [
-        replace(one, stem="", info=replace(one.info, id=place.name, aliases=place.aliases))
-        for one in found[:1]
+        Found(info=replace(one.info, id=place.name, aliases=place.aliases)) for one in found[:1]
     ]
 
 

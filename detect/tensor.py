@@ -62,7 +62,7 @@ def columns(
         # Most are as the one before them, and comparing is faster than hashing.
         dtype, shape, nbytes, alike = latest.get(zeroed, NONE_YET)
         if size != nbytes or one.shape != shape or one.dtype != dtype:
-            alike = found.setdefault((zeroed, one.dtype, one.shape, size), [])
+            alike = found.setdefault((_numberless(zeroed), one.dtype, one.shape, size), [])
             latest[zeroed] = (one.dtype, one.shape, size, alike)
         alike.append(name)
     return tuple(
@@ -80,15 +80,15 @@ def by_name(columns: Iterable[Column]) -> dict[str, Tensor]:
 
 
 def _zeroed(names: Collection[str]) -> list[bytes]:
-    """All names with 0 for each number; at once, unless a name has what goes between them."""
-    zeroed = _numberless("\0".join(names)).split(b"\0")
+    """All names with zeros for digits; at once, unless a name has what goes between them."""
+    zeroed = "\0".join(names).encode().translate(ZEROED).split(b"\0")
     if len(zeroed) == len(names):
         return zeroed
-    return list(map(_numberless, names))
+    return [name.encode().translate(ZEROED) for name in names]
 
 
-def _numberless(text: str) -> bytes:
-    zeroed = text.encode().translate(ZEROED)
+def _numberless(zeroed: bytes) -> bytes:
+    """With one zero for each number, however long."""
     while ZEROS in zeroed:
         zeroed = zeroed.replace(ZEROS, b"0")
     return zeroed

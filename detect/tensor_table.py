@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -30,8 +29,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     data_offsets: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class TensorTable:
+class TensorTable(msgspec.Struct, frozen=True):
     rows: Mapping[str, Row]
     metadata: Mapping[str, str]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 MAX_SHARDS = 10_000
 
@@ -20,8 +21,7 @@ NOT_THE_MODEL = re.compile(
 """Safetensors that lie beside a model without being it."""
 
 
-@dataclass(frozen=True, slots=True)
-class WeightSet:
+class WeightSet(Struct, frozen=True):
     """One model's files in order; `missing` are known by name; `rivals` are other complete sets.
 
     `from_index` tells that the index decided.

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from detect.naming import Found, across_places, in_place
 from detect.types import ModelInfo, Problem, Quantization, WeightFormat
@@ -94,8 +94,10 @@ def test_the_stem_of_a_gguf_file_is_an_alias_unless_two_share_it() -> None:
 def test_what_no_engine_can_use_leaves_the_short_id_to_what_one_can() -> None:
     broken = folder("loose", 1)
     problem = Problem("missing.config", "loose.safetensors has no config.json beside it.")
-    broken = replace(broken, info=replace(broken.info, problems=(problem,)), stem="loose", root="r")
-    models = across_places(in_place("", [broken, replace(gguf("loose", inode=2), root="r")]))
+    broken = structs.replace(broken.with_info(problems=(problem,)), stem="loose", root="r")
+    models = across_places(
+        in_place("", [broken, structs.replace(gguf("loose", inode=2), root="r")])
+    )
     assert [model.id for model in models] == ["loose@r", "loose"]
 
 
