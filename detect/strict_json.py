@@ -21,8 +21,7 @@ def parse(raw: bytes, *, unique_keys: bool = False) -> Any:
     if not (unique_keys and _is_plain_table(value, text)):
         if unique_keys:
             value = _load(text, unique)
-        if text.count("{") + text.count("[") > MAX_DEPTH:
-            _check_depth(value)
+        _check_depth(value)
     # Only an escape can smuggle in a lone surrogate, which no answer of ours could encode.
     if "\\" in text and ("\\ud" in text or "\\uD" in text):
         _dump(value).encode()
