@@ -30,7 +30,7 @@ from router.overview import overview
 from router.portrait import portrait
 from router.provenance import fine, provenance
 from router.registry import ModelEntry, Registry, build
-from router.reload import unknown_models
+from router.reload import absent_models, unknown_models
 from router.running import running
 from router.settings import Settings
 from router.table import printable, table
@@ -168,6 +168,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     backends = server.create_backends(chosen)
     kept = _cache(chosen)
     registry = _registry(chosen, backends, kept)
+    for sentence in absent_models(chosen, registry):
+        logging.getLogger("router").warning("%s", sentence)
     base = server.address(sock)
     print(overview(registry, chosen.models_dir, _width()), flush=True)
     print(_invitation(registry, base, chosen), flush=True)
@@ -354,8 +356,12 @@ def _config_check(arguments: argparse.Namespace) -> int:
     from router import server
 
     chosen = _chosen(arguments)
-    _refuse_broken_binaries(server.create_backends(chosen))
-    print(fine(chosen))
+    backends = server.create_backends(chosen)
+    _refuse_broken_binaries(backends)
+    absent = []
+    if chosen.models or chosen.engine:
+        absent = absent_models(chosen, _registry(chosen, backends, _cache(chosen)))
+    print("\n".join([fine(chosen), *map(printable, absent)]))
     return OK
 
 

@@ -88,6 +88,8 @@ class ModelSettings:
 
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each setting was written."""
+    place: str = field(default="", compare=False, repr=False)
+    """Where its table stands."""
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -129,4 +131,5 @@ def _one(name: str, given: Any, place: Place) -> ModelSettings:
         id=name,
         **{key: value for key, (value, _) in read.items()},
         origins={key: where for key, (_, where) in read.items()},
+        place=str(place),
     )

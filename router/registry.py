@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ class Registry:
         shown = name if len(name) <= 200 else name[:200] + "…"
         if not self.entries:
             hint = "No models were found; start the router with --models-dir."
-        elif near := self._near(name):
+        elif near := self.near(name, self.servable):
             hint = f"Did you mean {_listed(near)}?"
         else:
             known = [entry.id for entry in self.servable[:5]]
@@ -135,8 +135,9 @@ class Registry:
             hint += "; `router list` shows all." if len(self.entries) > 5 else "."
         return UnknownModelError(f"There is no model {shown!r}. {hint}", param="model")
 
-    def _near(self, name: str) -> list[str]:
-        by_folded = {entry.id.casefold(): entry.id for entry in self.servable}
+    def near(self, name: str, among: Iterable[ModelEntry]) -> list[str]:
+        """Up to three ids that are written like `name`, the likeliest first."""
+        by_folded = {entry.id.casefold(): entry.id for entry in among}
         folded = name[:200].casefold()
         near = difflib.get_close_matches(folded, by_folded, n=3, cutoff=0.5)
         inside = [key for key in by_folded if folded in key or key in folded]

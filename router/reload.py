@@ -49,6 +49,21 @@ def unknown_models(settings: Settings, registry: Registry) -> list[str]:
     ]
 
 
+def absent_models(settings: Settings, registry: Registry) -> list[str]:
+    """A sentence for each table of settings whose model is not there: it may come later."""
+    known = {name for entry in registry for name in (entry.id, *entry.info.aliases)}
+    return [
+        f"{model.place} is about a model that was not found{_meant(model.id, registry)}"
+        for model in settings.models
+        if model.id not in known
+    ]
+
+
+def _meant(name: str, registry: Registry) -> str:
+    near = registry.near(name, registry)
+    return f"; did you mean {near[0]!r}?" if near else "; `router list` shows all."
+
+
 def to_preload(old: Registry, new: Registry, retired: Collection[str]) -> list[ModelEntry]:
     """Models of which the settings have not said so before, or that make room for themselves."""
     before = {entry.id for entry in old if entry.settings.preload}.difference(retired)

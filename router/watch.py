@@ -18,7 +18,7 @@ from router.known_file import KnownFile
 from router.listener import Listener
 from router.pool import Pool
 from router.registry import ModelEntry, Registry
-from router.reload import honoured, news, to_preload, unknown_models
+from router.reload import absent_models, honoured, news, to_preload, unknown_models
 from router.settings import Settings
 
 log = logging.getLogger("router")
@@ -188,8 +188,9 @@ def _tell(now: Settings, wanted: Settings, registry: Registry, asked: bool) -> N
         log.info("Settings read again; nothing changed.")
     for sentence in told:
         log.info("%s", sentence)
-    for sentence in unknown_models(wanted, registry) if told else ():
-        log.warning("%s", sentence)
+    if told:
+        for sentence in (*unknown_models(wanted, registry), *absent_models(wanted, registry)):
+            log.warning("%s", sentence)
 
 
 def differences(old: Registry, new: Registry) -> list[str]:

@@ -72,6 +72,17 @@ def test_what_is_fine_is_said_to_be(file: Path) -> None:
     assert (status, told, complained) == (0, f"{file} is fine: 2 options set.\n", "")
 
 
+def test_settings_of_a_model_that_is_not_there_are_fine_and_told(file: Path) -> None:
+    file.write_text(f"{file.read_text()}[models.parot]\npin = true\n")
+    status, told, complained = router("config", "check", "--config", str(file))
+    assert (status, complained) == (0, "")
+    assert told.splitlines() == [
+        f"{file} is fine: 2 options set, and something said of 1 model.",
+        f"[models.parot] of {file} (line 3) is about a model that was not found; "
+        "`router list` shows all.",
+    ]
+
+
 def test_what_is_set_is_shown_with_where(file: Path) -> None:
     key = {"ROUTER_API_KEY": CANARIES[0]}
     status, told, _ = router("config", "show", "--config", str(file), environment=key)

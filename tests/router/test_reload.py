@@ -9,7 +9,7 @@ from router.errors import SettingsError
 from router.model_settings import ModelSettings
 from router.option import MemoryBudget
 from router.registry import Registry
-from router.reload import AT_START, honoured, news, to_preload, unknown_models
+from router.reload import AT_START, absent_models, honoured, news, to_preload, unknown_models
 from router.settings import Settings
 from tests.router.entries import entry, no
 
@@ -56,6 +56,21 @@ def test_wishes_about_models_that_are_not_there_are_told_with_their_place() -> N
     registry = Registry([entry("a"), entry("c", aliases=("short",))])
     assert unknown_models(wishes, registry) == [
         "engine in f (line 3) b=mlx names a model that was not found; `router list` shows all."
+    ]
+
+
+def test_settings_of_models_that_are_not_there_are_told_with_the_id_that_may_be_meant() -> None:
+    tables = ("org/parot", "org/parrot", "kea", "zzzzzz")
+    said = tuple(ModelSettings(id=name, place=f"[models.{name}]") for name in tables)
+    registry = Registry([entry("org/parrot"), entry("lory", no("fake"))])
+    assert absent_models(Settings(models=said), registry) == [
+        "[models.org/parot] is about a model that was not found; did you mean 'org/parrot'?",
+        "[models.kea] is about a model that was not found; `router list` shows all.",
+        "[models.zzzzzz] is about a model that was not found; `router list` shows all.",
+    ]
+    unservable = (ModelSettings(id="lorry", place="here"),)
+    assert absent_models(Settings(models=unservable), registry) == [
+        "here is about a model that was not found; did you mean 'lory'?"
     ]
 
 
