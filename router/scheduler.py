@@ -118,13 +118,13 @@ class Ticket:
     key: str
     needed_bytes: int
     since: float
-    deadline: float
     stay: Stay = Stay()
     waiting: Waiting = Waiting.LOADING
 
 
 class Scheduler:
-    """`clock` gives monotonic seconds; `max_queue` bounds the tickets that wait."""
+    """`clock` gives monotonic seconds; `max_queue` bounds the tickets that wait, and
+    `queue_seconds` how long each does: both may change, also for those that wait already."""
 
     def __init__(
         self,
@@ -153,7 +153,8 @@ class Scheduler:
     @property
     def next_deadline(self) -> float | None:
         """When `expire` is due, in the clock's seconds. A load has a deadline of its own."""
-        given_up = [t.deadline for t in self.queue.values() if t.waiting is not Waiting.LOADING]
+        waiting = (t for t in self.queue.values() if t.waiting is not Waiting.LOADING)
+        given_up = [ticket.since + self.queue_seconds for ticket in waiting]
         leaving = [at for slot in self.slots.values() if (at := slot.leaves_at) is not None]
         pausing = {t.key for t in self.queue.values() if t.waiting is Waiting.PAUSE}
         retrying = [self.circuits[key].retry_at for key in pausing if key in self.circuits]
@@ -168,8 +169,7 @@ class Scheduler:
         refusal = self._refusal(key, needed_bytes)
         if refusal is not None:
             return [Reject(number, refusal)]
-        now = self._clock()
-        self.queue[number] = Ticket(number, key, needed_bytes, now, now + self.queue_seconds, stay)
+        self.queue[number] = Ticket(number, key, needed_bytes, self._clock(), stay)
         actions = self._advance()
         if number in self.queue and len(self.queue) > self.max_queue:
             # Its model is ready but claimed by an earlier ticket: nothing was begun for this one.
@@ -302,7 +302,7 @@ class Scheduler:
         """Reject the tickets whose deadline has passed, and end what was idle for long enough."""
         now = self._clock()
         waiting = (t for t in self.queue.values() if t.waiting is not Waiting.LOADING)
-        late = [ticket for ticket in waiting if ticket.deadline <= now]
+        late = [ticket for ticket in waiting if ticket.since + self.queue_seconds <= now]
         for ticket in late:
             del self.queue[ticket.number]
         leaving = [s for s in self.slots.values() if (at := s.leaves_at) is not None and at <= now]

@@ -366,6 +366,20 @@ def test_a_wait_for_memory_ends_at_its_deadline_and_a_load_does_not() -> None:
     assert s.ready("a") == [Grant(1, "a")]
 
 
+def test_another_longest_wait_holds_for_those_who_wait_already() -> None:
+    clock = Clock()
+    s = scheduler(budget=10, clock=clock)
+    s.request(1, "a", 10)
+    s.request(2, "b", 10)
+    s.queue_seconds = 90.0
+    clock.now = 61.0
+    assert (s.expire(), s.next_deadline) == ([], 90.0)
+    s.queue_seconds = 30.0
+    (action,) = s.expire()
+    assert isinstance(action, Reject)
+    assert "waited 30 s" in action.error.message
+
+
 def test_after_close_nobody_new_gets_in_and_leases_go_on() -> None:
     s = scheduler()
     s.request(1, "a", 10)
@@ -723,8 +737,7 @@ class RandomLife(RuleBasedStateMachine):
         """No starvation: once everyone who was served leaves, everyone who waits is served."""
         if not hasattr(self, "scheduler"):
             return
-        for ticket in self.scheduler.queue.values():
-            ticket.deadline = float("inf")
+        self.scheduler.queue_seconds = float("inf")
         for _ in range(200):
             if not self.open:
                 break
