@@ -56,7 +56,7 @@ class MLXBackend:
 
     def __init__(self, on_device: str | None = None) -> None:
         self._device = on_device or device()
-        self._thread = EngineThread()
+        self.thread = EngineThread()
 
     def installation(self) -> Installation:
         version, folder = library.version(), library.folder()
@@ -106,11 +106,12 @@ class MLXBackend:
     def create(self, model_id: str, info: ModelInfo, options: InstanceOptions) -> Instance:
         if options.isolation is Isolation.WORKER:
             return ServedByChild(model_id, _worker(model_id, info, options), options)
+        self.thread.stall_seconds = options.patience.stall_seconds
         engine = Engine(
             model_id,
             info.folder,
             EngineOptions(context_length=context_length(info, options), max_rows=options.parallel),
-            thread=self._thread,
+            thread=self.thread,
         )
         return MLXInstance(model_id, engine, options)
 

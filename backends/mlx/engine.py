@@ -11,7 +11,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from backends.errors import BadRequestError, EngineDiedError, EngineProtocolError
+from backends.errors import (
+    BadRequestError,
+    EngineDiedError,
+    EngineError,
+    EngineProtocolError,
+    EngineSilentError,
+)
 from backends.mlx import kv_state
 from backends.mlx.answer import Answer
 from backends.mlx.decoder import Decoder, RowRequest, Token
@@ -141,8 +147,21 @@ class Engine:
         for event in answer.finish():
             yield event
 
+    async def stuck(self) -> EngineSilentError:
+        """Returns when the engine's thread does not come back from a step."""
+        return await self._thread.stuck()
+
+    def fail(self, error: EngineError) -> None:
+        """Fail what still runs, from the event loop: for a thread that does not come back."""
+        for feed in list(self._feeds.values()):
+            feed.put(error)
+
     async def close(self) -> None:
-        """Fail what still runs and return the memory."""
+        """Fail what still runs and return the memory.
+
+        Raises:
+            EngineSilentError: the thread is stuck, and the memory stays taken.
+        """
         if self._text_thread is not None:
             self._text_thread.shutdown(wait=False, cancel_futures=True)
         await self._thread.call(self._free)

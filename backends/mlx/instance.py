@@ -18,7 +18,14 @@ from backends.base import (
     Scope,
     Send,
 )
-from backends.errors import BadRequestError, EngineBusyError, EngineError, EngineStartError
+from backends.errors import (
+    BadRequestError,
+    EngineBusyError,
+    EngineError,
+    EngineGoneError,
+    EngineSilentError,
+    EngineStartError,
+)
 from backends.mlx import library
 from backends.mlx.engine import Engine
 from backends.start_failure import start_failure
@@ -55,6 +62,8 @@ class MLXInstance:
         self._options = options
         self._life = Lifecycle()
         self._loading: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._failed = asyncio.Event()
         self._load_seconds: float | None = None
         self._words: tuple[str, ...] = ()
 
@@ -87,10 +96,12 @@ class MLXInstance:
         await asyncio.shield(self._stop())
 
     async def wait_failed(self) -> None:
-        """A failed step is mended in place: this engine ends with the daemon only."""
-        await asyncio.Event().wait()
+        """A failed step is mended in place; one that does not come back is the end."""
+        await self._failed.wait()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._life.state is InstanceState.FAILED:
+            raise EngineGoneError(self._life.reason, engine="mlx", model=self.model)
         if self._life.state is not InstanceState.READY:
             raise EngineBusyError(
                 f"{self.model} is {self._life.state}; ask again.", engine="mlx", model=self.model
@@ -107,18 +118,28 @@ class MLXInstance:
     async def _load(self) -> None:
         began = time.monotonic()
         self._life.to(InstanceState.STARTING)
+        self._failed.clear()
         try:
             async with asyncio.timeout(self._options.start_timeout_seconds):
                 await self._engine.load()
                 await self._prove()
         except BaseException as error:
-            await self._engine.close()
+            await self._close()
             failure = self._start_error(error)
             if self._life.state is InstanceState.STARTING:
                 self._life.to(InstanceState.FAILED, str(failure))
             raise failure from error
         self._load_seconds = time.monotonic() - began
         self._life.to(InstanceState.READY)
+        self._watch = asyncio.create_task(self._watch_engine())
+
+    async def _watch_engine(self) -> None:
+        """The thread cannot be ended, so all that is left is to tell those who wait for it."""
+        error = await self._engine.stuck()
+        if self._life.state is InstanceState.READY:
+            self._life.to(InstanceState.FAILED, error.message.rstrip("."))
+            self._engine.fail(error)
+            self._failed.set()
 
     async def _prove(self) -> None:
         async for _ in self._engine.generate(CANARY):
@@ -132,9 +153,17 @@ class MLXInstance:
         if self._loading is not None and not self._loading.done():
             self._loading.cancel()
             await asyncio.wait([self._loading])
-        await self._engine.close()
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._close()
         if self._life.state is InstanceState.STOPPING:
             self._life.to(InstanceState.STOPPED)
+
+    async def _close(self) -> None:
+        try:
+            await self._engine.close()
+        except EngineSilentError:
+            log.error("%s: mlx is stuck, so that its memory is not given back", self.model)
 
     def _start_error(self, error: BaseException) -> BaseException:
         """mlx-lm's own words go to the log: they name paths, and nobody understands them."""

@@ -4,14 +4,16 @@ import asyncio
 import json
 import shutil
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from backends.base import Instance, InstanceOptions, InstanceState, Isolation
-from backends.errors import EngineBusyError, EngineStartError
+from backends.base import Instance, InstanceOptions, InstanceState, Isolation, Message, Patience
+from backends.errors import EngineBusyError, EngineSilentError, EngineStartError
 from backends.mlx.backend import MLXBackend
+from backends.mlx.thread import once
 from detect.scan import inspect_path
 from tests.conftest import Variant
 from tests.slack import run
@@ -131,3 +133,44 @@ def test_a_load_that_takes_too_long_is_given_up(variant: Variant, isolation: Iso
             await instance.ensure_ready()
 
     with_instance(variant("mlx-4bit"), scenario, isolation=isolation, start_timeout_seconds=0.0)
+
+
+async def ask(instance: Instance) -> None:
+    """For a token; the client stays."""
+    body = json.dumps({"model": "tiny", "prompt": "a", "max_tokens": 1}).encode()
+    messages: asyncio.Queue[Message] = asyncio.Queue()
+    messages.put_nowait({"type": "http.request", "body": body})
+
+    async def send(message: Message) -> None:
+        pass
+
+    await instance({"path": "/v1/completions"}, messages.get, send)
+
+
+def test_a_thread_that_is_stuck_fails_its_requests_and_says_what_to_do(variant: Variant) -> None:
+    """Nothing can end it within the daemon; when it comes back by itself, all works again."""
+    folder, held = variant("mlx-4bit"), threading.Event()
+    options = InstanceOptions(patience=Patience(stall_seconds=1.0))
+
+    async def main() -> None:
+        backend = MLXBackend()
+        instance = backend.create("tiny", inspect_path(folder), options)
+        await instance.ensure_ready()
+        backend.create("other", inspect_path(folder), options)
+        stuck = asyncio.create_task(backend.thread.call(held.wait))
+        with pytest.raises(EngineSilentError, match="computes nothing"):
+            await ask(instance)
+        await instance.wait_failed()
+        assert "Nothing within the router" in instance.status().reason
+        with pytest.raises(EngineSilentError):
+            await stuck
+        await instance.stop(0)
+        with pytest.raises(EngineSilentError):
+            await instance.ensure_ready()
+        held.set()
+        backend.thread.submit(once(lambda: None)).result(5)
+        await instance.ensure_ready()
+        assert instance.status().state is InstanceState.READY
+        await instance.stop(0)
+
+    run(main())

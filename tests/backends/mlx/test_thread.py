@@ -3,13 +3,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import CancelledError
 from functools import partial
 
 import pytest
 
+from backends.errors import EngineSilentError
 from backends.mlx.thread import EngineThread, Work, once
+from tests.slack import run
 
 
 def steps(log: list[str], name: str, count: int) -> Work[str]:
@@ -104,3 +107,32 @@ def test_nothing_of_a_finished_work_is_kept() -> None:
     del weight
     thread.submit(once(gc.collect)).result(5)
     assert gone() is None
+
+
+def test_nobody_waits_for_a_step_that_does_not_come_back() -> None:
+    async def main() -> None:
+        thread, held = EngineThread(stall_seconds=0.2), threading.Event()
+        first = asyncio.create_task(thread.call(held.wait))
+        await asyncio.sleep(0)
+        with pytest.raises(EngineSilentError, match="restart that, or run mlx with"):
+            await thread.call(lambda: None)
+        with pytest.raises(EngineSilentError):
+            await first
+        held.set()
+        thread.submit(once(lambda: None)).result(5)
+        assert await thread.call(lambda: "back") == "back"
+
+    run(main())
+
+
+def test_a_step_that_computes_for_long_is_not_taken_for_stuck() -> None:
+    def compute() -> str:
+        ends_at = time.monotonic() + 2.0
+        while time.monotonic() < ends_at:
+            sum(range(1000))
+        return "done"
+
+    async def main() -> None:
+        assert await EngineThread(stall_seconds=1.0).call(compute) == "done"
+
+    run(main())
