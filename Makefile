@@ -69,7 +69,7 @@ bench-detect: $(READY) ## Measure the detector; not a test, the machine should b
 
 .PHONY: bench-lifecycle
 bench-lifecycle: $(READY) ## Measure loads and swaps against the engines alone; not a test either
-	@$(BIN)/python -m tests.bench.lifecycle
+	@$(BIN)/python -m tests.bench.lifecycle $(ARGS)
 
 .PHONY: format
 format: $(READY) ## Format the code

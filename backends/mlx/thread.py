@@ -89,7 +89,7 @@ class EngineThread:
         """Returns when a step is stuck, with what to say to those who wait."""
         if math.isinf(self.stall_seconds):
             await asyncio.Event().wait()
-        while (seconds := self._idle_seconds()) < self.stall_seconds:
+        while (seconds := self._idle_seconds()) < self.stall_seconds:  # noqa: ASYNC110 - it is a clock
             await asyncio.sleep(min(self.stall_seconds - seconds, self.stall_seconds / LOOKS))
         return EngineSilentError(
             f"mlx has been in one step for {seconds:.0f} s and computes nothing. "

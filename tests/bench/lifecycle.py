@@ -1,5 +1,5 @@
 """What the router adds to a load and to a swap, and how fast it answers meanwhile: `python -m
-tests.bench.lifecycle [ROUNDS]`, which is `make bench-lifecycle`.
+tests.bench.lifecycle [ROUNDS] [--llama-server FILE]`, which is `make bench-lifecycle`.
 
 Medians in milliseconds. The engine alone takes turns with the router, on the same models, so that
 both have the same share of a busy machine; and a server that does nothing takes turns with the
@@ -8,13 +8,13 @@ daemon, because a busy machine keeps anybody waiting.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import http.client
 import http.server
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -43,28 +43,44 @@ PATHS = ("/livez", "/v1/models", "/router/status")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An engine, the variant of its two models, and a budget with room for one of them."""
+    """An engine, and the variant of its two models; `flags` are the daemon's."""
 
     engine: str
     variant: str
-    memory: str
+    flags: tuple[str, ...] = ()
 
 
 CASES = (
-    Case("mlx", "mlx-4bit", "600M"),
-    Case("llama.cpp", "gguf-q8_0", "1000M"),
-    Case("mistral.rs", "safetensors", "400M"),
+    Case("mlx", "mlx-4bit"),
+    Case("llama.cpp", "gguf-q8_0"),
+    Case("mistral.rs", "safetensors"),
 )
 
 
 @contextlib.contextmanager
 def two_models(case: Case, root: Path) -> Iterator[tuple[Daemon, Mapping[str, Path]]]:
     """A daemon with room for one, and the folders of `a` and `b`."""
-    models = root / case.engine
+    models, cache = root / case.engine, root / f"{case.engine}-cache"
     folders = {name: build(case.variant, models / name) for name in "ab"}
     chosen = [word for name in folders for word in ("--engine", f"{name}={case.engine}")]
-    with serving(models, flags=("--memory", case.memory, *chosen)) as daemon:
+    flags = ("--cache-dir", str(cache), *chosen, *case.flags)
+    with serving(models, flags=flags) as daemon:
+        memory = room_for_one(daemon, list(folders))
+    with serving(models, flags=("--memory", memory, *flags)) as daemon:
         yield daemon, folders
+
+
+def room_for_one(daemon: Daemon, models: Sequence[str]) -> str:
+    """By what they were measured to take, which the next daemon knows, and not by an estimate."""
+    with contextlib.closing(connection(daemon.url)) as to:
+        for model in models:
+            routed(daemon, model)
+        while any(i["measured_bytes"] is None for i in status(to)["instances"]):
+            time.sleep(0.1)
+        taken = [instance["reserved_bytes"] for instance in status(to)["instances"]]
+    if len(taken) != len(models):
+        raise RuntimeError(f"{len(taken)} of {len(models)} models fit into this machine")
+    return str(round(1.5 * max(taken)))
 
 
 # Loads and swaps
@@ -120,6 +136,14 @@ def compare(what: str, ours: Sequence[float], theirs: Sequence[float], aim: str)
     )
 
 
+def check_alone(daemon: Daemon, model: str) -> None:
+    """Nothing was swapped if the other one is still there."""
+    with contextlib.closing(connection(daemon.url)) as to:
+        loaded = [instance["model"] for instance in status(to)["instances"]]
+    if loaded != [model]:
+        raise RuntimeError(f"{loaded} are loaded, and not {model} in place of the other one")
+
+
 def loads(case: Case, daemon: Daemon, engine: Alone, rounds: int) -> None:
     ours, told, theirs = [], [], []
     routed(daemon, "a")
@@ -142,6 +166,7 @@ def swaps(case: Case, daemon: Daemon, engine: Alone, rounds: int) -> None:
     for number in range(rounds):
         model = "ab"[number % 2]
         ours.append(routed(daemon, model))
+        check_alone(daemon, model)
         theirs.append(engine.swap(model))
     aim = f"aim: at most {SWAP_AIM_MS:+} ms"
     compare(f"{case.engine}: swap to first token", ours, theirs, aim)
@@ -269,23 +294,35 @@ def _come_and_go(tree: Path, served: Path) -> None:
     time.sleep(1)
 
 
+def loads_and_swaps(case: Case, root: Path, rounds: int) -> None:
+    with two_models(case, root) as (daemon, folders), alone(case, daemon, folders) as engine:
+        loads(case, daemon, engine, rounds)
+        swaps(case, daemon, engine, rounds)
+
+
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    print(f"load average {', '.join(f'{load:.2f}' for load in os.getloadavg())}, {rounds} rounds")
+    arguments = _arguments()
+    print(f"load average {', '.join(f'{load:.2f}' for load in os.getloadavg())}")
     root = Path(tempfile.mkdtemp(prefix="router-bench-"))
     try:
+        if arguments.llama_server:
+            binary = Case("llama.cpp", "gguf-q8_0", ("--llama-server", arguments.llama_server))
+            loads_and_swaps(binary, root, arguments.rounds)
+            return
         for case in CASES:
-            with (
-                two_models(case, root) as (daemon, folders),
-                alone(case, daemon, folders) as engine,
-            ):
-                loads(case, daemon, engine, rounds)
-                swaps(case, daemon, engine, rounds)
+            loads_and_swaps(case, root, arguments.rounds)
         first_loads(CASES[0], root)
         latencies(root)
     finally:
         shutil.rmtree(root)
-    print(f"load average {', '.join(f'{load:.2f}' for load in os.getloadavg())}")
+        print(f"load average {', '.join(f'{load:.2f}' for load in os.getloadavg())}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.bench.lifecycle")
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    parser.add_argument("--llama-server", metavar="FILE", help="measure this binary alone")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
