@@ -43,7 +43,10 @@ from backends.start_failure import start_failure
 
 log = logging.getLogger("router.engine")
 
-POLL_SECONDS = (0.01, 0.02, 0.05, 0.1)
+POLL_SHARE = 0.02
+"""Of the time since the start: so much longer a load may take because it was not looked at."""
+
+LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 0.004, 0.1
 PORT_TRIES = 3
 LAST_WORDS_SECONDS = 1.0
 """For one that closes its connection to print why, and to end."""
@@ -194,19 +197,26 @@ class ServedByChild:
 
     async def _listens(self, endpoint: Endpoint) -> bool:
         """Wait for its health; False when what answers there is not our process."""
-        assert self._child is not None and self._proxy is not None
-        for attempt in range(10**9):
-            if not self._child.running:
-                raise _RefusedError("ended while it loaded the model")
+        assert self._child is not None
+        began = time.monotonic()
+        while self._child.running:
             if not await self._is_ours(endpoint):
                 return False
-            with contextlib.suppress(httpx.TransportError):
-                status, _ = await self._proxy.fetch("GET", self._service.health_path)
-                if status == 200:
-                    break
-            pause = POLL_SECONDS[min(attempt // 10, len(POLL_SECONDS) - 1)]
+            if await self._is_healthy(endpoint):
+                return True
+            pause = POLL_SHARE * (time.monotonic() - began)
+            pause = min(max(pause, LEAST_POLL_SECONDS), MOST_POLL_SECONDS)
             await asyncio.wait([self._child.exited], timeout=pause)
-        return True
+        raise _RefusedError("ended while it loaded the model")
+
+    async def _is_healthy(self, endpoint: Endpoint) -> bool:
+        assert self._proxy is not None
+        if isinstance(endpoint, UnixEndpoint) and not endpoint.socket.exists():
+            return False  # asked often, and told without a request
+        with contextlib.suppress(httpx.TransportError):
+            status, _ = await self._proxy.fetch("GET", self._service.health_path)
+            return status == 200
+        return False
 
     async def _is_ours(self, endpoint: Endpoint) -> bool:
         """A Unix socket in our private folder is ours, a port that nobody answers may become it.
