@@ -23,11 +23,13 @@ from router.api.admin import (
 from router.api.answer import ErrorBoundary
 from router.api.cors import Cors
 from router.api.gate import Gate
+from router.api.metrics import Metrics
 from router.api.openai import Completions, Models
 from router.catalog import Catalog
 from router.configuration import Configuration
 from router.errors import MethodNotAllowedError, RouterError, UnknownPathError
 from router.pool import Pool
+from router.tally import Tally
 
 
 def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> Starlette:
@@ -48,21 +50,22 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
         Route("/router/models/{model:path}/unload", UnloadModel(catalog, pool), methods=["POST"]),
         Route("/router/models/{model:path}", all_models, methods=["GET"]),
         Route("/router/status", Status(pool), methods=["GET"]),
+        Route("/metrics", Metrics(pool), methods=["GET"]),
     ]
     app = Starlette(
         routes=routes,
-        middleware=_middleware(configuration),
+        middleware=_middleware(configuration, pool.tally),
         exception_handlers={404: _unknown_path, 405: _wrong_method},
     )
     app.router.redirect_slashes = False
     return app
 
 
-def _middleware(configuration: Configuration) -> list[Middleware]:
+def _middleware(configuration: Configuration, tally: Tally) -> list[Middleware]:
     """Outermost first: CORS, as a preflight carries no key and a page may read its errors."""
     return [
         Middleware(Cors, configuration),
-        Middleware(ErrorBoundary),
+        Middleware(ErrorBoundary, tally),
         Middleware(Gate, configuration),
     ]
 

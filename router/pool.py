@@ -20,6 +20,7 @@ from router.errors import ClientGoneError, ModelBusyError, RouterError, UnknownM
 from router.keep_alive import KeepAlive
 from router.registry import ModelEntry, Registry
 from router.scheduler import Action, Grant, Reject, Scheduler, SlotState, Start, Stay, Stop
+from router.tally import Tally
 from router.ways import Ways
 
 log = logging.getLogger("router")
@@ -127,6 +128,7 @@ class Pool:
         self.scheduler = scheduler
         self.idle_seconds = idle_seconds
         self.numbers = itertools.count(1)
+        self.tally = Tally()
         self._running: dict[str, _Running] = {}
         self._entries: dict[str, ModelEntry] = {}
         self._tickets: dict[int, asyncio.Future[Instance]] = {}
@@ -418,15 +420,21 @@ class Pool:
             async with _progress_told(running):
                 await running.instance.ensure_ready()
         except Exception as error:
+            self._tell_load(running, worked=False)
             failures.log_start(way, error)
             await self._end(running.instance, STOP_GRACE_SECONDS)
             self._running.pop(way.id, None)
             self._perform(self._after_failure(running, error))
             return
         log.info("%s: ready after %.1f s", way.id, time.monotonic() - running.began)
+        self._tell_load(running, worked=True)
         self.ways.worked(way)
         self._spawn(self._watch(running), running)
         self._perform(self.scheduler.ready(way.id))
+
+    def _tell_load(self, running: _Running, *, worked: bool) -> None:
+        seconds = time.monotonic() - running.began
+        self.tally.loaded(running.way.choice.engine or "", seconds, worked=worked)
 
     def _after_failure(self, running: _Running, error: Exception) -> list[Action]:
         """Try in another way what may work in another way; else tell those who wait."""
@@ -460,6 +468,7 @@ class Pool:
     async def _stop(self, running: _Running) -> None:
         key = running.entry.id
         log.info("%s: unloading", key)
+        self.tally.unloads[running.way.choice.engine or ""] += 1
         self._remember(running)
         for task in running.tasks:
             task.cancel()

@@ -15,7 +15,7 @@ The rules, each held by a property test:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -142,6 +142,8 @@ class Scheduler:
         self.circuits: dict[str, Circuit] = {}
         self.room_bytes: int | None = None
         """What the machine can give before it gets short, as last told; None if never."""
+        self.evictions = 0
+        """Idle ones that had to leave, so far."""
         self._leases: dict[int, Slot] = {}
         self._clock = clock
         self.closed = False
@@ -382,8 +384,11 @@ class Scheduler:
         return Stop(slot.key)
 
     def _relieve(self, excess_bytes: int) -> list[Action]:
-        leaving = relieve(excess_bytes, self._residents()) if excess_bytes > 0 else ()
-        return [self._stop(self.slots[key]) for key in leaving]
+        return self._evict(relieve(excess_bytes, self._residents())) if excess_bytes > 0 else []
+
+    def _evict(self, keys: Collection[str]) -> list[Action]:
+        self.evictions += len(keys)
+        return [self._stop(self.slots[key]) for key in keys]
 
     def _grant(self, ticket: Ticket, slot: Slot, actions: list[Action]) -> None:
         del self.queue[ticket.number]
@@ -408,7 +413,7 @@ class Scheduler:
             # The idle ones stay loaded until the busy ones are idle, too: the ticket may leave.
             claimed.update(plan.claim, plan.evict)
         elif plan is not None:
-            actions += [self._stop(self.slots[key]) for key in plan.evict]
+            actions += self._evict(plan.evict)
         return False
 
     def _plan(self, needed_bytes: int) -> Plan | None:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "table", "preference", "runtime", "experience"}),
+    frozenset({"errors", "table", "preference", "runtime", "experience", "tally", "exposition"}),
     frozenset({"toml_file", "explain", "log", "last_words", "keep_alive"}),
     frozenset({"option"}),
     frozenset({"model_settings"}),

@@ -11,6 +11,7 @@ from backends.asgi import send_whole
 from backends.base import Message, Receive, Scope, Send
 from backends.errors import EngineError
 from router.errors import ClientGoneError, RouterError, ShuttingDownError, as_router_error
+from router.tally import Tally
 
 log = logging.getLogger("router")
 
@@ -41,15 +42,18 @@ class ErrorBoundary:
     the server cut the connection, so that the client can tell.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, tally: Tally) -> None:
         self.app = app
+        self.tally = tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
+            if message["type"] == "http.response.start":
+                started = True
+                self.tally.answered(scope["path"], message["status"])
             await send(message)
 
         try:
@@ -59,12 +63,16 @@ class ErrorBoundary:
         except asyncio.CancelledError:
             # The daemon is made to end: whoever waits for an answer is told, not cut off.
             if not started:
-                await send_error(send, ShuttingDownError("The router ends.", retry_after_seconds=5))
+                await send_error(
+                    watched, ShuttingDownError("The router ends.", retry_after_seconds=5)
+                )
             raise
         except Exception as error:
             _log(scope, error, started)
+            translated = as_router_error(error)
+            self.tally.errors[translated.code] += 1
             if not started:
-                await send_error(send, as_router_error(error))
+                await send_error(watched, translated)
 
 
 def _log(scope: Scope, error: Exception, started: bool) -> None:
