@@ -23,13 +23,14 @@ from detect.errors import DetectError
 from detect.types import ScanReport
 from router import experience, log, settings
 from router.api import describe
+from router.entry import ModelEntry
 from router.errors import RouterError, SettingsError
 from router.experience import Experience
 from router.option import parse_path
 from router.overview import overview
 from router.portrait import portrait
 from router.provenance import fine, provenance
-from router.registry import ModelEntry, Registry, build
+from router.registry import Registry, build
 from router.reload import absent_models, unknown_models
 from router.running import running
 from router.settings import Settings

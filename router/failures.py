@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from backends.base import InstanceStatus
 from backends.errors import EngineError, EngineMemoryError
+from router.entry import ModelEntry
 from router.errors import (
     EngineFailedError,
     EngineUnavailableError,
@@ -16,7 +17,6 @@ from router.errors import (
     as_router_error,
 )
 from router.last_words import quotable
-from router.registry import ModelEntry
 
 log = logging.getLogger("router")
 

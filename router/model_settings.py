@@ -127,6 +127,8 @@ def _one(name: str, given: Any, place: Place) -> ModelSettings:
     if not isinstance(given, Mapping):
         raise SettingsError(f"{place} must be a table; a name with dots or slashes needs quotes.")
     read = read_table(given, MODEL_OPTIONS, place)
+    if ("base" in read) != ("adapter" in read):
+        raise SettingsError(f"{place} needs both `base` and `adapter`, or neither.")
     return ModelSettings(
         id=name,
         **{key: value for key, (value, _) in read.items()},

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from router import explain
-from router.registry import ModelEntry, Registry
+from router.entry import ModelEntry
+from router.registry import Registry
 from router.table import printable, table, wrap
 
 HEAD = ("MODEL", "FORMAT", "QUANTISATION", "SIZE", "ENGINE")

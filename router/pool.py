@@ -16,9 +16,10 @@ from backends.base import ENDLESS, Instance, InstanceOptions, InstanceStatus
 from backends.errors import EngineMemoryError, EngineRefusedError
 from backends.headers import context_length
 from router import explain, failures
+from router.entry import ModelEntry
 from router.errors import ClientGoneError, ModelBusyError, RouterError, UnknownModelError
 from router.keep_alive import KeepAlive
-from router.registry import ModelEntry, Registry
+from router.registry import Registry
 from router.scheduler import Action, Grant, Reject, Scheduler, SlotState, Start, Stay, Stop
 from router.tally import Tally
 from router.ways import Ways

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from backends.base import Verdict
 from router import explain
-from router.registry import ModelEntry
+from router.entry import ModelEntry
 from router.table import printable, table, wrap
 
 ANSWERS = {"yes": "yes", "limited": "with limits", "no": "no"}

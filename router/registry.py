@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from backends.base import Backend, Support, Verdict
 from backends.verdicts import Reason
 from detect.fingerprint import Fingerprint, fingerprint
 from detect.types import ModelInfo, ScanReport, Skipped
 from router import explain
+from router.entry import ModelEntry
 from router.errors import (
     EngineUnavailableError,
     UnknownModelError,
@@ -19,40 +18,8 @@ from router.errors import (
 )
 from router.experience import Experience
 from router.model_settings import NOTHING_SAID, ModelSettings
-from router.preference import NO_WISHES, Choice, Wishes, choose
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelEntry:
-    """A served name: the model, every engine's verdict, and the choice made."""
-
-    id: str
-    info: ModelInfo
-    verdicts: tuple[Verdict, ...]
-    choice: Choice
-    aliases: tuple[str, ...] = ()
-    fingerprint: Fingerprint = ()
-    settings: ModelSettings = NOTHING_SAID
-    adapter: Path | None = None
-    """The folder of an adapter, of which `info` is the base."""
-    draft: Path | None = None
-    """The folder of a model that guesses tokens for this one."""
-
-    @property
-    def servable(self) -> bool:
-        return self.choice.engine is not None
-
-    @property
-    def settling(self) -> bool:
-        return any(problem.code == Reason.SETTLING for problem in self.info.problems)
-
-    def runs_like(self, other: ModelEntry) -> bool:
-        """Whether an instance of one would be an instance of the other: same files and engine."""
-        return (
-            self.fingerprint == other.fingerprint
-            and self.info.path == other.info.path
-            and self.choice.engine == other.choice.engine
-        )
+from router.preference import NO_WISHES, Wishes, choose
+from router.relatives import with_relatives
 
 
 class Registry:
@@ -158,7 +125,7 @@ def build(
     jury = Jury(backends, experience or Experience())
     said = {model.id: model for model in models}
     entries = [_entry(info, jury, wishes, _said_of(info, said)) for info in report.models]
-    return Registry(entries, report.skipped)
+    return Registry(with_relatives(entries, report.skipped, models), report.skipped)
 
 
 class Jury:

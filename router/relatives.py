@@ -16,9 +16,9 @@ from backends.base import Support, Verdict
 from backends.verdicts import Reason
 from detect.fingerprint import Fingerprint
 from detect.types import Skipped
+from router.entry import ModelEntry
 from router.model_settings import NOTHING_SAID, ModelSettings
 from router.preference import MLX, Choice
-from router.registry import ModelEntry
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 MAX_CONFIG_BYTES = 2**20

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
+from router.entry import ModelEntry
 from router.option import Option
-from router.registry import ModelEntry, Registry
+from router.registry import Registry
 from router.settings import OPTIONS, Settings, check
 
 AT_START = tuple(option for option in OPTIONS if option.metadata["at_start"])

@@ -13,11 +13,12 @@ from typing import Any
 
 from router.catalog import Catalog
 from router.configuration import Configuration
+from router.entry import ModelEntry
 from router.errors import SettingsError
 from router.known_file import KnownFile
 from router.listener import Listener
 from router.pool import Pool
-from router.registry import ModelEntry, Registry
+from router.registry import Registry
 from router.reload import absent_models, honoured, news, to_preload, unknown_models
 from router.settings import Settings
 

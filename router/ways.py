@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from backends.base import Backend, Footprint, Instance, InstanceOptions
 from backends.headers import context_length
+from router.entry import ModelEntry
 from router.errors import ModelTooBigError
 from router.experience import Experience
 from router.fit import less_context, too_big
 from router.preference import Choice, choose
-from router.registry import ModelEntry
 
 
 @dataclass(slots=True)

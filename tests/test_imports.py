@@ -26,6 +26,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"option"}),
     frozenset({"model_settings"}),
     frozenset({"settings"}),
+    frozenset({"entry"}),
+    frozenset({"relatives"}),
     frozenset({"registry"}),
     frozenset(
         {

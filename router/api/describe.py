@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.base import Verdict
 from detect.types import ModelInfo, Quantization, Skipped
-from router.registry import ModelEntry
+from router.entry import ModelEntry
 
 
 def entry(model: ModelEntry) -> dict[str, Any]:

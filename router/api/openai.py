@@ -19,11 +19,11 @@ from router.api.members import edited
 from router.api.progress import Teller, wanted
 from router.catalog import Catalog
 from router.configuration import Configuration
+from router.entry import ModelEntry
 from router.errors import InvalidRequestError, RouterError
 from router.keep_alive import FIELDS as KEEP_ALIVE_FIELDS
 from router.option import Progress
 from router.pool import Pool
-from router.registry import ModelEntry
 
 NOT_FOR_TEXT: Mapping[Role, tuple[str, str]] = {
     Role.EMBEDDING: ("an embedding model", "/v1/embeddings"),

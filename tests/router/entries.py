@@ -7,8 +7,8 @@ from typing import Any
 from backends.base import Support, Verdict
 from backends.verdicts import Reason
 from detect.types import ModelInfo
+from router.entry import ModelEntry
 from router.preference import choose
-from router.registry import ModelEntry
 from tests.fake_engine import model
 
 LINUX, MACOS = "linux", "darwin"

@@ -15,8 +15,9 @@ from backends.base import Backend
 from router import server
 from router.catalog import Catalog
 from router.configuration import Configuration
+from router.entry import ModelEntry
 from router.pool import Pool
-from router.registry import ModelEntry, Registry
+from router.registry import Registry
 from router.settings import Settings
 from tests import fake_engine
 from tests.router.pools import pooled

@@ -10,9 +10,10 @@ import pytest
 
 from detect.types import Evidence, Problem, Role
 from router import cli
+from router.entry import ModelEntry
 from router.overview import overview
 from router.portrait import portrait
-from router.registry import ModelEntry, Registry
+from router.registry import Registry
 from router.settings import Settings
 from tests.router.entries import entry, no
 

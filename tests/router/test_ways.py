@@ -5,10 +5,10 @@ from pathlib import Path
 
 from backends.base import Footprint, InstanceOptions
 from detect.types import ModelInfo
+from router.entry import ModelEntry
 from router.errors import ModelTooBigError
 from router.experience import Experience
 from router.preference import Choice
-from router.registry import ModelEntry
 from router.ways import Ways
 from tests.fake_engine import FakeBackend
 from tests.router.entries import entry, limited, no, yes
