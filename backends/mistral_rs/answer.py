@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from backends.wire.answer_parser import Parser
 from backends.wire.events import (
     Event,
     Finished,
@@ -13,29 +14,17 @@ from backends.wire.events import (
     ToolCallStart,
     Usage,
 )
-from backends.wire.request import GenerationRequest
-from backends.wire.text import AnswerParser, ReasoningFormat, ToolFormat
 
 REASONS = {"length": "length", "tool_calls": "tool_calls"}
 """Whatever else it says is an end by the model or by a stop string."""
 
 
 class Answer:
-    """Feed it chunks until there are no more; then `finish` tells the rest.
+    """Feed it chunks until there are no more; then `finish` tells the rest."""
 
-    `tools` is how the model writes calls; None leaves them to the engine, or there are none.
-    """
-
-    def __init__(
-        self, request: GenerationRequest, prompt: str, *, tools: ToolFormat | None, thinks: bool
-    ) -> None:
-        reasoning = ReasoningFormat() if request.chat and thinks else None
-        self._parser = AnswerParser(
-            tools=tools,
-            reasoning=reasoning,
-            reasoning_open=reasoning is not None and prompt.rstrip().endswith(reasoning.start),
-        )
-        self._chat = request.chat
+    def __init__(self, parser: Parser, *, chat: bool) -> None:
+        self._parser = parser
+        self._chat = chat
         self._began = False
         self._called = False
         self._reason = "stop"

@@ -25,11 +25,11 @@ from typing import Any
 from backends.errors import BadRequestError, EngineDiedError, EngineError
 from backends.mistral_rs.answer import Answer
 from backends.wire.defaults import SamplingDefaults
+from backends.wire.dialect import dialect_of
 from backends.wire.events import Event
 from backends.wire.feed import Feed
 from backends.wire.request import GenerationRequest, Sampling
 from backends.wire.template import ChatTemplate
-from backends.wire.text import JSON_CALLS, ToolFormat
 
 log = logging.getLogger("router.engine")
 
@@ -43,9 +43,6 @@ PASSTHROUGH = "{{ messages[0]['content'] }}"
 
 NO_TOOL = json.dumps({"type": "function", "function": {"name": "none", "parameters": {}}})
 """Told of a tool that must not be called, the engine leaves marks like `<think>` in the text."""
-
-OTHER_CALLS = ("<function=", "<arg_key>")
-"""In a template with `<tool_call>`: what stands inside is not JSON."""
 
 
 class _Feed(Feed[Event]):
@@ -82,6 +79,7 @@ class Engine:
         self._runner = runner
         self._model = model
         self._template = template
+        self._dialect = dialect_of(template.text)
         self._defaults = defaults
         bounds = [n for n in (context_length, runner.max_sequence_length()) if n]
         self._context_length = min(bounds, default=2**31)
@@ -122,10 +120,9 @@ class Engine:
             self._check_alive()
 
     def _answer(self, feed: _Feed, request: GenerationRequest) -> None:
-        tools = self._tool_format(request)
         prompt = self._prompt(request)
-        answer = Answer(request, prompt.text, tools=tools, thinks=self._thinks)
-        question = self._question(request, prompt, parses_calls=tools is None)
+        answer = Answer(self._dialect.parser(request, prompt.text), chat=request.chat)
+        question = self._question(request, prompt, parses_calls=not self._dialect.calls)
         for chunk in self._chunks(question, feed):
             for event in answer.add(chunk):
                 feed.put(event)
@@ -202,16 +199,6 @@ class Engine:
             "frequency_penalty": sampling.frequency_penalty,
             "logit_bias": dict(sampling.logit_bias) or None,
         }
-
-    def _tool_format(self, request: GenerationRequest) -> ToolFormat | None:
-        """How the model writes calls, where that is JSON; the rest is left to the engine."""
-        text = self._template.text
-        json_calls = JSON_CALLS.start in text and not any(other in text for other in OTHER_CALLS)
-        return JSON_CALLS if request.tools and json_calls else None
-
-    @property
-    def _thinks(self) -> bool:
-        return "</think>" in self._template.text
 
     def _check_alive(self) -> None:
         """A panic ends the engine's thread for good, and every later request fails like this."""

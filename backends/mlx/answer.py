@@ -8,7 +8,7 @@ from backends.mlx.decoder import Likelihood, Token
 from backends.mlx.model import Prompt, Text
 from backends.wire.events import Event, Finished, Spelling, TokenLikelihood, Usage
 from backends.wire.request import GenerationRequest
-from backends.wire.text import AnswerParser, Detokenizer, StopMatcher
+from backends.wire.text import Detokenizer, StopMatcher
 
 
 class Answer:
@@ -24,12 +24,7 @@ class Answer:
         self._cached = 0
         self._detokenizer = Detokenizer(text.decode, prompt.ids[-1])
         self._stops = StopMatcher(request.stop)
-        reasoning = text.reasoning if request.chat else None
-        self._parser = AnswerParser(
-            tools=text.tools(request.tools),
-            reasoning=reasoning,
-            reasoning_open=reasoning is not None and prompt.ends_with(reasoning.start),
-        )
+        self._parser = text.dialect.parser(request, prompt.end)
 
     def add(self, token: Token) -> Iterator[Event]:
         self._tokens += 1

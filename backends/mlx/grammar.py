@@ -11,10 +11,10 @@ from typing import Any
 
 from backends.errors import BadRequestError
 from backends.mlx import library
+from backends.wire.answer_parser import ReasoningFormat
 from backends.wire.call_grammar import CallFormat, call_rules
 from backends.wire.constraint import Constraint, Grammar
 from backends.wire.lark import LEAD, document, guided
-from backends.wire.text import ReasoningFormat
 
 LIMITS: dict[str, Any] = {
     # An object with 500 optional properties needs more than the usual 2000.

@@ -16,11 +16,15 @@ from backends.mlx.grammar import Grammars, Mask, Thinking
 from backends.mlx.spelling import Spellings
 from backends.mlx.thread import Work
 from backends.wire import sandbox
+from backends.wire.answer_parser import ReasoningFormat
 from backends.wire.call_grammar import CallFormat
+from backends.wire.calls import ToolFormat, Tools, whole_calls
 from backends.wire.defaults import defaults_of_folder
+from backends.wire.dialect import Dialect, Format, dialect_of
+from backends.wire.json_calls import hermes, mistral
 from backends.wire.request import GenerationRequest, Json
 from backends.wire.template import without_nulls
-from backends.wire.text import ReasoningFormat, ToolFormat
+from backends.wire.xml_calls import qwen3_coder
 from detect.safetensors_header import read_header
 
 SLICE_BYTES = 256 * 2**20
@@ -168,7 +172,7 @@ class Text:
         )
         self.defaults = defaults_of_folder(folder)
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
-        self.reasoning = self._reasoning()
+        self.dialect = self._dialect()
         self._spellings = Spellings(self._tokenizer._tokenizer)
         self._grammars = Grammars(self._tokenizer._tokenizer, self._spelled, self.stop_ids)
 
@@ -205,16 +209,23 @@ class Text:
         )
         return text
 
-    def tools(self, declared: tuple[Mapping[str, Any], ...]) -> ToolFormat | None:
-        """How the model writes calls of the declared tools; None if it does not."""
-        parser = self._tokenizer.tool_parser
-        if not declared or parser is None:
-            return None
-        return ToolFormat(
-            self._tokenizer.tool_call_start,
-            self._tokenizer.tool_call_end or "",
-            lambda text: parser(text, list(declared)),
-        )
+    def _dialect(self) -> Dialect:
+        """What mlx-lm tells from template and vocabulary, and what it does not know from the
+        template."""
+        known = dialect_of(self._template())
+        if known.harmony:
+            return known
+        tokenizer, reasoning, tools = self._tokenizer, known.reasoning, known.tools
+        if tokenizer.has_thinking:
+            reasoning = ReasoningFormat(tokenizer.think_start, tokenizer.think_end)
+        if tokenizer.tool_parser is not None:
+            tools = _format(tokenizer)
+        return Dialect(reasoning, tools)
+
+    def _template(self) -> str:
+        template = self._tokenizer.chat_template
+        templates = template.values() if isinstance(template, dict) else [template]
+        return "\n".join(text for text in templates if isinstance(text, str))
 
     def mask(self, request: GenerationRequest, prompt: Prompt) -> Mask | None:
         """What holds the answer to the form that the request demands; None if it demands none.
@@ -240,17 +251,13 @@ class Text:
 
     def _thinking(self, request: GenerationRequest, prompt: Prompt) -> Thinking | None:
         """None: the model answers at once, or the prompt has a thought already."""
-        if self.reasoning is None or not request.chat or prompt.ends_with(self.reasoning.end):
+        reasoning = self.dialect.reasoning
+        if reasoning is None or not request.chat or prompt.ends_with(reasoning.end):
             return None
-        return Thinking(self.reasoning, open=prompt.ends_with(self.reasoning.start))
+        return Thinking(reasoning, open=prompt.ends_with(reasoning.start))
 
     def _spelled(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def _reasoning(self) -> ReasoningFormat | None:
-        if not self._tokenizer.has_thinking:
-            return None
-        return ReasoningFormat(self._tokenizer.think_start, self._tokenizer.think_end)
 
     def _plain(self, prompt: str | tuple[int, ...]) -> list[int]:
         if isinstance(prompt, str):
@@ -318,6 +325,28 @@ class Text:
                 f"The model's chat template refused the messages: {error}", param="messages"
             ) from error
         return text
+
+
+STREAMED: Mapping[str, Format] = {
+    "json_tools": hermes,
+    "mistral": mistral,
+    "qwen3_coder": qwen3_coder,
+}
+"""The parsers of mlx-lm in whose place we read calls as they come."""
+
+
+def _format(tokenizer: Any) -> Format:
+    parse = tokenizer.tool_parser
+    ours = STREAMED.get(parse.__module__.rpartition(".")[2])
+
+    def whole(tools: Tools) -> ToolFormat:
+        return whole_calls(
+            tokenizer.tool_call_start,
+            tokenizer.tool_call_end or "",
+            lambda text: parse(text, list(tools)),
+        )
+
+    return ours or whole
 
 
 def _bounded(tokenizer: Any) -> Any:
