@@ -125,7 +125,7 @@ def test_a_tool_call_is_streamed(daemon: Daemon, model: str) -> None:
             temperature=0,
             stream=True,
         )
-        names, arguments, reasons = [], "", []
+        names, arguments, ids, reasons = [], [], [], []
         for chunk in stream:
             choice = chunk.choices[0]
             reasons.append(choice.finish_reason)
@@ -133,10 +133,56 @@ def test_a_tool_call_is_streamed(daemon: Daemon, model: str) -> None:
                 assert call.index == 0
                 assert call.function is not None
                 names.append(call.function.name)
-                arguments += call.function.arguments or ""
-    assert [name for name in names if name] == ["get_weather"]
-    assert json.loads(arguments) == d.WEATHER_ARGUMENTS
+                ids.append(call.id)
+                arguments.append(call.function.arguments or "")
+    assert (names[0], bool(ids[0])) == ("get_weather", True)
+    assert not any(names[1:] + ids[1:])
+    assert json.loads("".join(arguments)) == d.WEATHER_ARGUMENTS
+    assert len([piece for piece in arguments if piece]) > 3
     assert [reason for reason in reasons if reason] == ["tool_calls"]
+
+
+def test_the_openai_client_adds_a_streamed_call_up(daemon: Daemon, model: str) -> None:
+    with (
+        client(daemon) as api,
+        api.chat.completions.stream(
+            model=model, messages=messages(d.WEATHER_QUESTION), tools=TOOLS, temperature=0
+        ) as stream,
+    ):
+        (choice,) = stream.get_final_completion().choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.tool_calls is not None
+    (call,) = choice.message.tool_calls
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == d.WEATHER_ARGUMENTS
+
+
+@pytest.mark.parametrize("model", ["parrot-mlx-4bit", "parrot-safetensors"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_that_is_cut_off_is_text_and_never_looks_whole(
+    daemon: Daemon, model: str, streamed: bool
+) -> None:
+    """So that no agent carries it out."""
+    body = {"tools": TOOLS, "max_tokens": 20, "stream": streamed}
+    answer = daemon.chat(model, d.WEATHER_QUESTION, **body)
+    content, arguments, reason = "", "", None
+    if streamed:
+        events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+        for choice in (json.loads(event)["choices"][0] for event in events):
+            content += choice["delta"].get("content") or ""
+            for call in choice["delta"].get("tool_calls", ()):
+                arguments += call["function"]["arguments"]
+            reason = reason or choice["finish_reason"]
+        assert arguments.startswith("{")
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(arguments)
+    else:
+        (choice,) = answer.json()["choices"]
+        content, reason = choice["message"]["content"], choice["finish_reason"]
+        assert "tool_calls" not in choice["message"]
+    assert reason == "length"
+    assert d.TOOL_CALL.startswith(content)
+    assert '"arguments": {' in content
 
 
 def test_several_requests_at_once_all_get_their_answer(daemon: Daemon, model: str) -> None:
