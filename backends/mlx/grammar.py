@@ -14,6 +14,7 @@ from backends.mlx import library
 from backends.wire.answer_parser import ReasoningFormat
 from backends.wire.call_grammar import CallFormat, call_rules
 from backends.wire.constraint import Constraint, Grammar
+from backends.wire.gbnf import convertible
 from backends.wire.lark import LEAD, document, guided
 
 LIMITS: dict[str, Any] = {
@@ -21,6 +22,9 @@ LIMITS: dict[str, Any] = {
     "max_items_in_row": 10_000,
     "verbose_errors": False,
 }
+
+NO_TEXT = "NoExtension"
+"""How llguidance says that nothing can be written, or nothing more."""
 
 REMEMBERED = 32
 """Compiled grammars kept for the next request: agents send the same one with each."""
@@ -100,8 +104,14 @@ class Grammars:
         matcher = module.LLMatcher(self._words, text, log_level=0, limits=limits)
         if matcher.is_error():
             raise _refused(param, matcher.get_error())
-        if matcher.is_stopped() and not matcher.is_accepting():
-            raise _refused(param, "no text has this form")
+        # Some things are found out with the first step only.
+        probe = matcher.deep_copy()
+        probe.compute_bitmask()
+        if probe.is_stopped() and not probe.is_accepting():
+            error = probe.get_error()
+            raise _refused(
+                param, error if not error.startswith(NO_TEXT) else "no text has this form."
+            )
         return matcher
 
     @cached_property
@@ -278,7 +288,9 @@ def _compilable(grammar: Grammar) -> dict[str, Any]:
 
 def _lark_of_gbnf(grammar: Grammar) -> str:
     try:
-        text: str = library.load("llguidance.gbnf_to_lark").gbnf_to_lark(grammar.source)
+        text: str = library.load("llguidance.gbnf_to_lark").gbnf_to_lark(
+            convertible(grammar.source)
+        )
     except RecursionError:
         raise _refused(grammar.param, "it is nested too deeply") from None
     except Exception as error:
@@ -295,6 +307,8 @@ def _param(constraint: Constraint) -> str:
 
 
 def _refused(param: str, why: str) -> BadRequestError:
+    if not why or why.startswith(NO_TEXT):
+        why = "no text has this form."
     return BadRequestError(f"`{param}` cannot be enforced: {_first_line(why)}", param=param)
 
 

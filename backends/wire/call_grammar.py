@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from backends.wire.lark import inline, quoted
 Marker = Callable[[str], int | None]
 """The id of the one token that a text is, or None where it is several."""
 
-SHARED_RULES = ("SPACE: /[ \\n]?/", 'NEWLINE: "\\n"')
+SHARED_RULES = ("SPACE: / ?/", "GAP: /\\n?/", 'NEWLINE: "\\n"')
+"""Within a line, around what a marker encloses, and where a line has to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class _Rules:
     stop_ids: frozenset[int]
 
     def around(self, calls: Calls) -> Iterator[str]:
-        more = " (SPACE call)*" if calls.several else ""
+        more = " (GAP call)*" if calls.several else ""
         yield f"calls: call{more}"
         yield f"call: {self._mark(self.format.start)} begun"
         start = self.marker(self.format.start)
@@ -64,8 +66,8 @@ class _Rules:
     def known(self, calls: Calls, body: Callable[[str, Function], Iterable[str]]) -> Iterator[str]:
         """Calls of which every part is known."""
         names = [f"body_{i}" for i in range(len(calls.functions))]
-        end = f" SPACE {self._mark(self.format.end)}" if self.format.end else ""
-        yield f"begun: SPACE ({' | '.join(names)}){end}"
+        end = f" GAP {self._mark(self.format.end)}" if self.format.end else ""
+        yield f"begun: GAP ({' | '.join(names)}){end}"
         for name, function in zip(names, calls.functions, strict=True):
             yield from body(name, function)
 
@@ -81,7 +83,7 @@ class _Rules:
             yield f"rest[suffix={quoted(self.format.end)}]: /(?s:.*)/"
         else:
             rest = f"{self._any_but()}*"
-        yield f"begun: SPACE ({' | '.join(heads)}) {rest}"
+        yield f"begun: GAP ({' | '.join(heads)}) {rest}"
 
     def _any_but(self, *tokens: int) -> str:
         return f"<[^{','.join(map(str, sorted(self.stop_ids.union(tokens))))}]>"
@@ -116,18 +118,29 @@ def _xml_body(rule: str, function: Function) -> Iterator[str]:
     for i, (name, part) in enumerate(properties.items()):
         own, value = f"{rule}_{i}", f"{rule}_{i}_value"
         yield f"{own}: {quoted(f'<parameter={name}>')} NEWLINE {value} NEWLINE"
-        if _is_text(part):
+        if choices := _choices(part):
+            yield f"{value}: ({' | '.join(map(quoted, choices))}) {quoted(PARAMETER_END)}"
+        elif _is_text(part):
             yield f"{value}[suffix={quoted(PARAMETER_END)}]: /(?s:.*)/"
         else:
-            yield f"{own}_json: {inline(_part(function.parameters, part))}"
-            yield f"{value}: {own}_json {quoted(PARAMETER_END)}"
+            yield f"{value}: {value}_json {quoted(PARAMETER_END)}"
+            yield f"{value}_json: {inline(_part(function.parameters, part))}"
 
 
 PARAMETER_END = "\n</parameter>"
 
 
+def _choices(schema: Any) -> list[str]:
+    """How the values are written of which one has to be chosen; none, if there is a choice of any
+    other kind."""
+    schema = _object(schema)
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    values = values if isinstance(values, list) else []
+    return [value if isinstance(value, str) else json.dumps(value) for value in values]
+
+
 def _is_text(schema: Any) -> bool:
-    """Text may be anything; of several words, one has to be written as it is, too."""
+    """Also where it may be something else as well: anything can be written as text."""
     kinds = _object(schema).get("type")
     return "string" in kinds if isinstance(kinds, list) else kinds in (None, "string")
 

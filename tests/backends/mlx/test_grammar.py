@@ -1,0 +1,559 @@
+"""Answers of a demanded form, on real models, with llguidance itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from backends.errors import BadRequestError, EngineProtocolError
+from backends.mlx.engine import Engine
+from backends.mlx.grammar import Thinking, _Thought
+from backends.mlx.instance import SUPPORTED
+from backends.mlx.model import Text
+from backends.wire.call_grammar import BODIES, HEADS, CallFormat
+from backends.wire.constraint import constraint
+from backends.wire.events import Event, ReasoningDelta, ToolCall
+from backends.wire.request import GenerationRequest, parse
+from backends.wire.text import ReasoningFormat
+from tests.backends.mlx.schemas import random_schema
+from tests.backends.mlx.test_engine import answer, end, text, with_engine
+from tests.conftest import Variant
+from tests.tiny import dialogues as d
+
+SCHEMAS = 200
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+SING_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "sing",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "song": {"type": "string", "maxLength": 5},
+                "times": {"type": "integer", "minimum": 1, "maximum": 9},
+                "loud": {"type": "boolean"},
+            },
+            "required": ["song", "times"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def asking(question: str = d.QUESTION, **body: Any) -> GenerationRequest:
+    body = {"messages": [d.user(question)], "temperature": 0, "max_tokens": 400, **body}
+    return parse(json.dumps(body).encode(), chat=True, engine="mlx", supported=SUPPORTED)
+
+
+def schema_format(schema: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, **more}}
+
+
+def refused(folder: Path, **body: Any) -> BadRequestError:
+    async def scenario(engine: Engine) -> BadRequestError:
+        with pytest.raises(BadRequestError) as caught:
+            await answer(engine, asking(**body))
+        return caught.value
+
+    error = with_engine(folder, scenario)
+    assert isinstance(error, BadRequestError)
+    return error
+
+
+@pytest.fixture(scope="module")
+def random_weights(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learnt nothing, so that whatever may be written is written."""
+    import mlx.core as mx
+
+    folder = tmp_path_factory.mktemp("models") / "random"
+    shutil.copytree(variant("safetensors"), folder)
+    weights: Any = mx.load(str(folder / "model.safetensors"))
+    mx.random.seed(7)
+    noise = {name: mx.random.normal(value.shape) * 0.05 for name, value in weights.items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), noise, {"format": "mlx"})
+    return folder
+
+
+@pytest.fixture(params=["trained", "random"])
+def folder(request: pytest.FixtureRequest, variant: Variant, random_weights: Path) -> Path:
+    return variant("safetensors") if request.param == "trained" else random_weights
+
+
+@pytest.fixture(scope="module")
+def words(variant: Variant) -> Text:
+    return Text(variant("mlx-4bit"))
+
+
+def written_by_chance(
+    words: Text, seed: int, *, spare: int = 7, calls: CallFormat | None = None, **body: Any
+) -> str:
+    """An answer of a model without an opinion, whose vocabulary is larger than its tokenizer's."""
+    import mlx.core as mx
+
+    request = asking(**body)
+    prompt = words.prompt(request)
+    assert request.constraint is not None
+    mask = words._grammars.mask(request.constraint, calls, None)
+    rng = np.random.default_rng(seed)
+    size = len(words._tokenizer) + spare
+    ids = list(prompt.ids)
+    while len(ids) < len(prompt.ids) + 2000:
+        logits = mask(mx.array(ids), mx.array(rng.normal(size=(1, size)).astype(np.float32)))
+        ids.append(int(np.argmax(np.array(logits))))
+        if ids[-1] in words.stop_ids:
+            assert mask.failure is None
+            return words.decode(ids[len(prompt.ids) : -1])
+    raise AssertionError("the answer has no end")
+
+
+# Schemas
+
+
+@pytest.mark.parametrize("start", range(0, SCHEMAS, 50))
+def test_answers_to_random_schemas_are_valid(words: Text, start: int) -> None:
+    """Whatever the model wants, which here is anything."""
+    for seed in range(start, start + 50):
+        schema = random_schema(seed)
+        written = written_by_chance(words, seed, response_format=schema_format(schema, strict=True))
+        jsonschema.validate(json.loads(written), schema)
+
+
+def test_models_write_valid_answers_to_random_schemas_in_one_batch(folder: Path) -> None:
+    schemas = [random_schema(seed) for seed in range(0, SCHEMAS, 25)]
+
+    async def scenario(engine: Engine) -> None:
+        requests = [asking(json_schema=schema, temperature=1) for schema in schemas]
+        answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+        for schema, events in zip(schemas, answers, strict=True):
+            assert end(events).reason == "stop"
+            jsonschema.validate(json.loads(text(events)), schema)
+
+    with_engine(folder, scenario, max_rows=16)
+
+
+def test_any_object_is_an_answer_to_json_object(folder: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        body: dict[str, Any] = {"response_format": {"type": "json_object"}, "max_tokens": 80}
+        requests = [asking(seed=seed, temperature=1, **body) for seed in range(4)]
+        answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+        for events in answers:
+            assert text(events).startswith("{")
+            if end(events).reason == "stop":
+                assert isinstance(json.loads(text(events)), dict)
+
+    with_engine(folder, scenario)
+
+
+def test_a_text_request_has_a_form_as_well(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        body = {"prompt": d.PROMPT, "temperature": 0, "json_schema": {"enum": ["Polly", "wants"]}}
+        raw = json.dumps(body).encode()
+        request = parse(raw, chat=False, engine="mlx", supported=SUPPORTED)
+        assert json.loads(text(await answer(engine, request))) in ("Polly", "wants")
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+# Grammars
+
+GRAMMARS: list[tuple[Any, str]] = [
+    ('root ::= "yes" | "no"', "yes|no"),
+    ('root ::= item+\nitem ::= "- " [^\\r\\n]{1,9} "\\n"\n', r"(- [^\r\n]{1,9}\n)+"),
+    ('root ::= "\\u00e9\\x41\\U0001F95C" [\\u00e0-\\u00ff] "\\u0022"', 'éA🥜[à-ÿ]"'),
+    ("root ::= start start\nstart ::= .", r"(?s:..)"),
+    ('%llguidance {}\nstart: "I am " /[a-z ]{3,8}/ "."', "I am [a-z ]{3,8}[.]"),
+    ({"type": "lark", "value": "start: NUMBER+\nNUMBER: /[0-9]/ /[a-f]/"}, "([0-9][a-f])+"),
+    ({"type": "regex", "value": "[0-9]{3}/[a-f]{2}"}, "[0-9]{3}/[a-f]{2}"),
+    ({"type": "regex", "value": "(?i)polly|🥜{3}"}, "(?i)polly|🥜{3}"),
+    ({"type": "json_schema", "value": {"const": "a"}}, '"a"'),
+    ({"type": "gbnf", "value": 'root ::= "a" root | "b"'}, "a*b"),
+]
+
+
+def test_answers_match_their_grammars_side_by_side_in_one_batch(folder: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        plain = asking()
+        requests = [asking(grammar=g, temperature=1, seed=3) for g, _ in GRAMMARS]
+        alone = text(await answer(engine, plain))
+        answers = await asyncio.gather(*(answer(engine, r) for r in (*requests, plain)))
+        for (grammar, pattern), events in zip(GRAMMARS, answers[:-1], strict=True):
+            if end(events).reason == "stop":
+                assert re.fullmatch(pattern, text(events)), grammar
+        assert sum(end(events).reason == "stop" for events in answers) > len(GRAMMARS) / 2
+        assert text(answers[-1]) == alone
+
+    with_engine(folder, scenario, max_rows=16)
+
+
+def test_the_same_request_has_the_same_answer_alone_and_in_a_batch(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        def request(seed: int) -> GenerationRequest:
+            schema = random_schema(seed)
+            return asking(json_schema=schema, temperature=0.7, seed=seed, max_tokens=40)
+
+        alone = [text(await answer(engine, request(seed))) for seed in range(4)]
+        together = await asyncio.gather(*(answer(engine, request(seed)) for seed in range(4)))
+        assert [text(events) for events in together] == alone
+
+    with_engine(variant("mlx-8bit"), scenario)
+
+
+def test_an_answer_that_has_its_form_ends(variant: Variant) -> None:
+    """Even where a bias speaks against every token that ends one."""
+
+    async def scenario(engine: Engine) -> None:
+        bias = {"0": -100, "2": -100}
+        events = await answer(engine, asking(grammar='root ::= "parrot"', logit_bias=bias))
+        assert text(events) == "parrot"
+        assert end(events).reason == "stop"
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_bias_and_penalties_cannot_lift_the_form(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        wanted = {str(token): 100 for token in range(40, 60)}
+        request = asking(
+            grammar='root ::= "no"', logit_bias=wanted, presence_penalty=2, repeat_penalty=2
+        )
+        assert text(await answer(engine, request)) == "no"
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_grammar_that_becomes_too_large_fails_its_own_answer_only(variant: Variant) -> None:
+    optional = {f"property{i}": {"type": "null"} for i in range(3000)}
+
+    async def scenario(engine: Engine) -> None:
+        large = asking(json_schema={"type": "object", "properties": optional})
+        mine, neighbour = await asyncio.gather(
+            answer(engine, large), answer(engine, asking()), return_exceptions=True
+        )
+        assert isinstance(mine, EngineProtocolError)
+        assert "form" in mine.message
+        assert not isinstance(neighbour, BaseException)
+        assert text(neighbour) == d.SENTENCE
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+# Bad grammars
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({"json_schema": {"not": {}}}, "json_schema", '"not"'),
+        ({"json_schema": {"items": {"if": {}, "then": {}}}}, "json_schema", '"if", "then"'),
+        ({"json_schema": {"type": "strin"}}, "json_schema", "strin"),
+        ({"json_schema": {"format": "iri"}}, "json_schema", "iri"),
+        ({"json_schema": {"pattern": "(?=a)b"}}, "json_schema", "regex"),
+        ({"json_schema": {"$ref": "http://x/y"}}, "json_schema", "http://x/y"),
+        ({"json_schema": {"$ref": "#"}}, "json_schema", "no text"),
+        ({"json_schema": {"oneOf": [{"type": "string"}, {"minLength": 3}]}}, "json_schema",
+         "oneOf"),
+        ({"json_schema": {"minLength": 3, "maxLength": 1, "type": "string"}}, "json_schema",
+         "minLength"),
+        ({"response_format": schema_format({"uniqueItems": True})},
+         "response_format.json_schema.schema", "uniqueItems"),
+        ({"response_format": {"type": "json_object", "schema": {"contains": {}}}},
+         "response_format.schema", "contains"),
+        ({"grammar": "root ::= ("}, "grammar", "GBNF"),
+        ({"grammar": "root ::= nobody"}, "grammar", "nobody"),
+        ({"grammar": 'rule ::= "a"'}, "grammar", "root"),
+        ({"grammar": 'root ::= "\\'}, "grammar", "GBNF"),
+        ({"grammar": "root ::= " + "(" * 5000}, "grammar", "deep"),
+        ({"grammar": "%llguidance {}\nstart: nobody"}, "grammar", "nobody"),
+        ({"grammar": "%llguidance {}\nstart: start"}, "grammar", "no text"),
+        ({"grammar": "%llguidance {}\nstart: <|nobody|>"}, "grammar", "nobody"),
+        ({"grammar": {"type": "regex", "value": "(a"}}, "grammar.value", "regex"),
+        ({"grammar": {"type": "regex", "value": "(" * 10_000}}, "grammar.value", "regex"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_enforced_is_named_with_the_reason(
+    variant: Variant, body: dict[str, Any], param: str, words: str
+) -> None:
+    error = refused(variant("mlx-4bit"), **body)
+    assert error.param == param
+    assert words in error.message
+    assert "\n" not in error.message
+
+
+def test_a_request_that_is_not_strict_gets_what_can_be_enforced(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        schema = {"type": "array", "items": {"const": 1}, "minItems": 2, "uniqueItems": True}
+        request = asking(response_format=schema_format({**schema, "maxItems": 2}, strict=False))
+        assert json.loads(text(await answer(engine, request))) == [1, 1]
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+# Calls
+
+
+def calls_in(events: list[Event]) -> list[tuple[str, Any]]:
+    return [(e.name, json.loads(e.arguments)) for e in events if isinstance(e, ToolCall)]
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_a_demanded_call_is_made(folder: Path, choice: Any) -> None:
+    bounded = json.loads(json.dumps(d.WEATHER_TOOL))
+    bounded["function"]["parameters"]["properties"]["city"]["maxLength"] = 6
+
+    async def scenario(engine: Engine) -> None:
+        request = asking(tools=[bounded], tool_choice=choice, parallel_tool_calls=False)
+        events = await answer(engine, request)
+        ((name, arguments),) = calls_in(events)
+        assert name == "get_weather"
+        jsonschema.validate(arguments, bounded["function"]["parameters"])
+        assert end(events).reason == "tool_calls"
+        assert not text(events)
+
+    with_engine(folder, scenario)
+
+
+def test_the_named_one_of_several_tools_is_called(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        choice = {"type": "function", "function": {"name": "sing"}}
+        request = asking(
+            d.WEATHER_QUESTION,
+            tools=[d.WEATHER_TOOL, SING_TOOL],
+            tool_choice=choice,
+            parallel_tool_calls=False,
+        )
+        ((name, arguments),) = calls_in(await answer(engine, request))
+        assert name == "sing"
+        jsonschema.validate(arguments, SING_TOOL["function"]["parameters"])
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_model_that_may_call_decides_itself(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        tools: dict[str, Any] = {"tools": [d.WEATHER_TOOL], "parallel_tool_calls": False}
+        called = await answer(engine, asking(d.WEATHER_QUESTION, **tools))
+        assert calls_in(called) == [("get_weather", {"city": "Paris"})]
+        assert text(await answer(engine, asking(**tools))) == d.SENTENCE
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+def test_a_call_is_exempt_from_the_form_of_the_answer(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        request = asking(
+            d.WEATHER_QUESTION, tools=[d.WEATHER_TOOL], response_format={"type": "json_object"}
+        )
+        assert calls_in(await answer(engine, request)) == [("get_weather", {"city": "Paris"})]
+
+    with_engine(variant("mlx-4bit"), scenario)
+
+
+# Each notation of calls
+
+FORMATS = {
+    "json_tools": ("<tool_call>", "</tool_call>"),
+    "qwen3_coder": ("<tool_call>", "</tool_call>"),
+    "mistral": ("[TOOL_CALLS]", ""),
+    "glm47": ("<tool_call>", "</tool_call>"),
+    "pythonic": ("<|tool_call_start|>", "<|tool_call_end|>"),
+    "gemma4": ("<|tool_call>", "<tool_call|>"),
+    "minimax_m2": ("<minimax:tool_call>", "</minimax:tool_call>"),
+}
+"""Of which the tiny tokenizer knows `<tool_call>` as a token; all others are spelled."""
+
+
+def spelled(words: Text, style: str, written: str, **body: Any) -> bool:
+    """Whether the grammar of the request takes this text to its end."""
+    tools = (d.WEATHER_TOOL, SING_TOOL)
+    found = constraint(body, tools, chat=True)
+    assert found is not None
+    mask = words._grammars.mask(found, CallFormat(style, *FORMATS[style]), None)
+    ids = words._spelled(written)
+    taken = mask._matcher.try_consume_tokens(ids)
+    return bool(taken == len(ids) and mask._matcher.is_accepting())
+
+
+WRITTEN = {
+    "json_tools": '<tool_call>\n{"name": "sing", "arguments": {"song": "la", "times": 2}}\n'
+    "</tool_call>",
+    "qwen3_coder": "<tool_call>\n<function=sing>\n<parameter=song>\nla\n</parameter>\n"
+    "<parameter=times>\n2\n</parameter>\n</function>\n</tool_call>",
+    "mistral": '[TOOL_CALLS][{"name": "sing", "arguments": {"song": "la", "times": 2}}]',
+    "glm47": "<tool_call>sing\n<arg_key>song</arg_key>\n<arg_value>la</arg_value></tool_call>",
+    "pythonic": '<|tool_call_start|>[sing(song="la", times=2)]<|tool_call_end|>',
+    "gemma4": '<|tool_call>call:sing{song:<|"|>la<|"|>,times:2}<tool_call|>',
+    "minimax_m2": '<minimax:tool_call>\n<invoke name="sing">\n<parameter name="song">la</parameter>'
+    "\n</invoke>\n</minimax:tool_call>",
+}
+
+
+@pytest.mark.parametrize("style", WRITTEN)
+def test_what_a_model_was_trained_to_write_is_a_call(words: Text, style: str) -> None:
+    written = WRITTEN[style]
+    assert spelled(words, style, written, tool_choice="required")
+    assert spelled(words, style, "Well: " + written, parallel_tool_calls=False)
+    assert spelled(words, style, "Well.", parallel_tool_calls=False)
+    assert spelled(words, style, written, response_format={"type": "json_object"})
+    assert spelled(words, style, "{}", response_format={"type": "json_object"})
+    assert not spelled(words, style, "Well: " + written, tool_choice="required")
+    assert not spelled(words, style, written, tool_choice=NAMED)
+    assert not spelled(words, style, written.replace("sing", "sink"), tool_choice="required")
+
+
+@pytest.mark.parametrize("style", ["json_tools", "qwen3_coder", "glm47"])
+def test_one_call_at_most_if_the_request_says_so(words: Text, style: str) -> None:
+    twice = WRITTEN[style] + "\n" + WRITTEN[style]
+    assert spelled(words, style, twice, tool_choice="required")
+    assert not spelled(words, style, twice, tool_choice="required", parallel_tool_calls=False)
+    assert not spelled(words, style, twice, parallel_tool_calls=False)
+
+
+def test_every_known_notation_has_a_parser() -> None:
+    import importlib
+
+    for style in (*BODIES, *HEADS):
+        assert importlib.import_module(f"mlx_lm.tool_parsers.{style}").parse_tool_call
+
+
+@pytest.mark.parametrize("style", ["json_tools", "qwen3_coder", "mistral"])
+def test_calls_by_chance_are_read_back(words: Text, style: str) -> None:
+    import importlib
+
+    parser = importlib.import_module(f"mlx_lm.tool_parsers.{style}").parse_tool_call
+    start, end_marker = FORMATS[style]
+    # Text ends at a marker that nobody writes by chance.
+    tool = json.loads(json.dumps(SING_TOOL))
+    if style == "qwen3_coder":
+        tool["function"]["parameters"]["properties"]["song"] = {"const": "la"}
+    tools = [tool]
+    for seed in range(20):
+        written = written_by_chance(
+            words,
+            seed,
+            calls=CallFormat(style, start, end_marker),
+            tools=tools,
+            tool_choice="required",
+            parallel_tool_calls=False,
+        )
+        inner = written.removeprefix(start)
+        inner = inner[: inner.rindex(end_marker)] if end_marker else inner
+        call = parser(inner, tools)
+        assert call["name"] == "sing"
+        jsonschema.validate(call["arguments"], tool["function"]["parameters"])
+
+
+# Thoughts
+
+
+SPELLED = ReasoningFormat("<think>", "</think>")
+TOKENS = ReasoningFormat("<tool_call>", "</tool_call>")
+"""Both markers of the first are several tokens here, each of the second is one."""
+
+
+def steps(
+    words: Text, written: str, *, grammar: Any, thinking: Thinking | None, size: int = 400
+) -> list[bool]:
+    """Whether each token of `written`, and then a stop, was allowed in its turn, up to the first
+    that was not."""
+    import mlx.core as mx
+
+    found = constraint({"grammar": grammar}, (), chat=True)
+    assert found is not None
+    mask = words._grammars.mask(found, None, thinking)
+    ids, allowed = [1, 1], []
+    for token in (*words._spelled(written), 2):
+        logits = mask(mx.array(ids), mx.zeros((1, size)))
+        allowed.append(logits[0, token].item() == 0)
+        ids.append(token)
+        if not allowed[-1]:
+            break
+    assert mask.failure is None
+    return allowed
+
+
+@pytest.mark.parametrize("written", [SPELLED, TOKENS])
+@pytest.mark.parametrize("space", ["", "\n", "\n\n"])
+def test_the_form_begins_where_the_thought_ends(
+    words: Text, written: ReasoningFormat, space: str
+) -> None:
+    rest = f"Say no, or {{… ¶ < </ {written.end}{space}yes"
+    thinking = Thinking(written, open=True)
+    assert all(steps(words, rest, grammar='root ::= "yes"', thinking=thinking))
+    thinking = Thinking(written, open=False)
+    assert all(steps(words, written.start + rest, grammar='root ::= "yes"', thinking=thinking))
+    assert not all(steps(words, rest, grammar='root ::= "yes"', thinking=thinking))
+
+
+@pytest.mark.parametrize("written", [SPELLED, TOKENS])
+def test_a_model_that_may_think_may_as_well_answer(words: Text, written: ReasoningFormat) -> None:
+    thinking = Thinking(written, open=False)
+    assert all(steps(words, "yes", grammar='root ::= "yes"', thinking=thinking))
+    assert not all(steps(words, "no", grammar='root ::= "yes"', thinking=thinking))
+    assert all(steps(words, "<div>", grammar='root ::= "<div>"', thinking=thinking))
+
+
+@pytest.mark.parametrize("written", [SPELLED, TOKENS])
+def test_no_answer_ends_within_a_thought(words: Text, written: ReasoningFormat) -> None:
+    *thought, stop = steps(
+        words, "Hm", grammar='root ::= "yes"', thinking=Thinking(written, open=True)
+    )
+    assert all(thought)
+    assert not stop
+
+
+def test_without_a_thought_the_form_begins_at_once(words: Text) -> None:
+    assert not steps(words, "\nyes", grammar='root ::= "yes"', thinking=None)[0]
+    assert all(steps(words, "yes", grammar='root ::= "yes"', thinking=None))
+
+
+def test_a_token_may_end_the_thought_and_begin_the_answer() -> None:
+    thought = _Thought((1,), b"</think>", inside=True)
+    pieces = [b"Hm </thi", b"nk", b">\n{"]
+    assert all(thought.takes(9, piece, fits=False) for piece in pieces)
+    assert thought.rest == b"\n{"
+
+
+@pytest.mark.parametrize("size", [50, 384, 385, 1000])
+def test_logits_may_be_more_or_fewer_than_tokens(words: Text, size: int) -> None:
+    import mlx.core as mx
+
+    found = constraint({"grammar": {"type": "regex", "value": "(?s:.)*"}}, (), chat=True)
+    assert found is not None
+    mask = words._grammars.mask(found, None, None)
+    for dtype in (mx.float32, mx.bfloat16, mx.float16):
+        logits = mask.copy()(mx.array([1]), mx.zeros((1, size), dtype))
+        assert logits.dtype == dtype
+        assert logits.shape == (1, size)
+        assert logits[0, 2].item() == 0
+        assert logits[0, 3].item() == 0
+        assert not mx.isfinite(logits[0, 384:]).any().item()
+
+
+@pytest.fixture
+def thinker(variant: Variant, tmp_path: Path) -> Path:
+    """The trained model with other markers: what was a call of a tool is a thought."""
+    folder = tmp_path / "thinker"
+    shutil.copytree(variant("safetensors"), folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_text((folder / file).read_text().replace("tool_call>", "think>"))
+    return folder
+
+
+def test_a_model_thinks_and_then_gives_an_answer_of_the_form(thinker: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        request = asking(d.WEATHER_QUESTION, tools=[d.WEATHER_TOOL], grammar='root ::= "yes"')
+        events = await answer(engine, request)
+        thought = "".join(e.text for e in events if isinstance(e, ReasoningDelta))
+        assert json.loads(thought) == {"name": "get_weather", "arguments": {"city": "Paris"}}
+        assert text(events) == "yes"
+        assert end(events).reason == "stop"
+
+    with_engine(thinker, scenario)
