@@ -17,6 +17,9 @@ MAX_CHARACTERS = 128 * 1024
 MAX_DEPTH = 64
 """Of a schema: far more than people write, and far less than any parser's stack holds."""
 
+MAX_PROPERTIES = 1000
+"""Of one object: the time to compile them grows with the square of their number."""
+
 LARK_MARK = "%llguidance"
 """What begins a `grammar` in Lark's notation, as in llama.cpp; all others are GBNF."""
 
@@ -190,7 +193,7 @@ def _schema(value: Any, param: str, *, strict: bool | None = None) -> Grammar:
     cannot be enforced; None refuses what is known and cannot be enforced."""
     if not isinstance(value, dict):
         raise _wrong(param, "must be a JSON schema, an object")
-    _check_depth(value, param)
+    _check_bounds(value, param)
     # Options of the grammar's compiler are ours to set.
     schema = {key: part for key, part in value.items() if key != "x-guidance"}
     if strict:
@@ -198,7 +201,7 @@ def _schema(value: Any, param: str, *, strict: bool | None = None) -> Grammar:
     return Grammar(kind="json_schema", source=schema, param=param, lenient=strict is False)
 
 
-def _check_depth(value: Any, param: str) -> None:
+def _check_bounds(value: Any, param: str) -> None:
     """Level by level, because a walk that calls itself ends with the stack."""
     level, characters = [value], 0
     for _ in range(MAX_DEPTH):
@@ -206,6 +209,8 @@ def _check_depth(value: Any, param: str) -> None:
         level = [inner for part in level for inner in _parts(part)]
         if not level:
             break
+        if any(isinstance(part, dict) and len(part) > MAX_PROPERTIES for part in level):
+            raise _wrong(param, f"has an object of more than {MAX_PROPERTIES} properties")
     else:
         raise _wrong(param, f"is nested more than {MAX_DEPTH} levels deep")
     _check_size(characters, param)

@@ -230,10 +230,11 @@ def test_a_bias_and_penalties_cannot_lift_the_form(variant: Variant) -> None:
 
 
 def test_a_grammar_that_becomes_too_large_fails_its_own_answer_only(variant: Variant) -> None:
-    optional = {f"property{i}": {"type": "null"} for i in range(3000)}
+    optional = {"properties": {f"property{i}": {"type": "null"} for i in range(900)}}
+    either = [{"type": "object", **optional, "required": [f"last{i}"]} for i in range(4)]
 
     async def scenario(engine: Engine) -> None:
-        large = asking(json_schema={"type": "object", "properties": optional})
+        large = asking(json_schema={"anyOf": either})
         mine, neighbour = await asyncio.gather(
             answer(engine, large), answer(engine, asking()), return_exceptions=True
         )

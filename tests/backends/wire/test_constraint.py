@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from backends.errors import BadRequestError
-from backends.wire.constraint import MAX_CHARACTERS, MAX_DEPTH, Constraint, constraint
+from backends.wire.constraint import (
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    MAX_PROPERTIES,
+    Constraint,
+    constraint,
+)
 from tests.tiny.dialogues import WEATHER_TOOL
 
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
@@ -246,10 +252,17 @@ def test_a_schema_is_bounded_in_depth() -> None:
     "body",
     [
         {"json_schema": {"enum": ["a" * MAX_CHARACTERS]}},
-        {"json_schema": {"properties": {f"p{i}": {} for i in range(MAX_CHARACTERS // 5)}}},
+        {"json_schema": {"anyOf": [{"const": "a" * 100}] * (MAX_CHARACTERS // 100)}},
         {"json_schema": {"enum": list(range(MAX_CHARACTERS // 5))}},
         {"grammar": "a" * (MAX_CHARACTERS + 1)},
     ],
 )
 def test_a_grammar_is_bounded_in_size(body: dict[str, Any]) -> None:
     assert str(MAX_CHARACTERS) in refused(**body).message
+
+
+def test_an_object_is_bounded_in_its_properties() -> None:
+    many: dict[str, Any] = {f"p{i}": {} for i in range(MAX_PROPERTIES)}
+    assert schema_of(json_schema={"items": {"properties": many}})
+    error = refused(json_schema={"items": {"properties": {**many, "one more": {}}}})
+    assert str(MAX_PROPERTIES) in error.message
