@@ -110,7 +110,7 @@ class MLXBackend:
         engine = Engine(
             model_id,
             info.folder,
-            EngineOptions(context_length=context_length(info, options), max_rows=options.parallel),
+            _engine_options(info, options),
             thread=self.thread,
         )
         return MLXInstance(model_id, engine, options)

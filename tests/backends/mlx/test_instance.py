@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,11 @@ from backends.errors import EngineBusyError, EngineSilentError, EngineStartError
 from backends.mlx.backend import MLXBackend
 from backends.mlx.thread import once
 from detect.scan import inspect_path
+from tests.backends.messages import Exchange, scope
 from tests.conftest import Variant
 from tests.slack import run
+from tests.tiny import dialogues as d
+from tests.waiting import until
 
 Scenario = Callable[[Instance], Awaitable[None]]
 
@@ -29,6 +33,7 @@ def with_instance(
     *,
     start_timeout_seconds: float = 600,
     isolation: Isolation = Isolation.DAEMON,
+    **options: Any,
 ) -> None:
     async def main(runtime_dir: Path) -> None:
         backend = MLXBackend()
@@ -36,6 +41,7 @@ def with_instance(
             start_timeout_seconds=start_timeout_seconds,
             isolation=isolation,
             runtime_dir=runtime_dir,
+            **options,
         )
         instance = backend.create("tiny", inspect_path(folder), chosen)
         try:
@@ -174,3 +180,30 @@ def test_a_thread_that_is_stuck_fails_its_requests_and_says_what_to_do(variant: 
         await instance.stop(0)
 
     run(main())
+
+
+@both
+def test_what_is_set_for_a_model_reaches_its_engine(
+    variant: Variant, isolation: Isolation, tmp_path: Path
+) -> None:
+    """Seen from outside: a prompt that is asked again is known, and known to the disk."""
+    asked = {"model": "tiny", "messages": [d.user(d.QUESTION)], "temperature": 0}
+
+    async def scenario(instance: Instance) -> None:
+        await instance.ensure_ready()
+        cached = []
+        for _ in range(2):
+            exchange = Exchange(json.dumps(asked).encode())
+            await instance(scope("POST", "/v1/chat/completions"), exchange.receive, exchange.send)
+            usage = json.loads(exchange.body)["usage"]
+            cached.append(usage["prompt_tokens_details"]["cached_tokens"])
+        assert cached[0] == 0 < cached[1]
+        await until(lambda: list(tmp_path.glob("prompts/*/*.tokens")))
+
+    with_instance(
+        variant("mlx-4bit"),
+        scenario,
+        isolation=isolation,
+        prefix_disk_bytes=2**30,
+        cache_dir=tmp_path,
+    )
