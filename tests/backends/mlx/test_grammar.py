@@ -18,11 +18,11 @@ from backends.mlx.engine import Engine
 from backends.mlx.grammar import Thinking, _Thought
 from backends.mlx.instance import SUPPORTED
 from backends.mlx.model import Text
+from backends.wire.answer_parser import ReasoningFormat
 from backends.wire.call_grammar import BODIES, HEADS, CallFormat
 from backends.wire.constraint import constraint
-from backends.wire.events import Event, ReasoningDelta, ToolCall
+from backends.wire.events import Event, ReasoningDelta, ToolCallArguments, ToolCallStart
 from backends.wire.request import GenerationRequest, parse
-from backends.wire.text import ReasoningFormat
 from tests.backends.mlx.schemas import random_schema
 from tests.backends.mlx.test_engine import answer, end, text, with_engine
 from tests.conftest import Variant
@@ -301,7 +301,14 @@ def test_a_request_that_is_not_strict_gets_what_can_be_enforced(variant: Variant
 
 
 def calls_in(events: list[Event]) -> list[tuple[str, Any]]:
-    return [(e.name, json.loads(e.arguments)) for e in events if isinstance(e, ToolCall)]
+    """Names, and what the pieces of arguments behind each make together."""
+    calls: list[tuple[str, list[str]]] = []
+    for event in events:
+        if isinstance(event, ToolCallStart):
+            calls.append((event.name, []))
+        elif isinstance(event, ToolCallArguments):
+            calls[-1][1].append(event.text)
+    return [(name, json.loads("".join(pieces))) for name, pieces in calls]
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED])
