@@ -166,6 +166,21 @@ class Lifecycle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixCacheStatus:
+    """Beginnings of prompts that an engine keeps, and of what use they were since it was loaded."""
+
+    entries: int
+    nbytes: int
+    hits: int
+    misses: int
+    evicted: int
+    prompt_tokens: int
+    """Of all requests."""
+    cached_tokens: int
+    """Of these, those that did not have to be computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceStatus:
     """One snapshot for logs, tests and the status endpoint."""
 
@@ -177,6 +192,8 @@ class InstanceStatus:
     pid: int | None = None
     load_seconds: float | None = None
     last_words: tuple[str, ...] = ()
+    prefix_cache: PrefixCacheStatus | None = None
+    """None where the engine does not tell."""
 
 
 class Instance(Protocol):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from backends.base import PrefixCacheStatus
 from backends.errors import (
     BadRequestError,
     EngineDiedError,
@@ -80,6 +81,21 @@ class Engine:
         if self._weights_bytes is None or decoder is None:
             return self._weights_bytes
         return self._weights_bytes + decoder.nbytes + self._prefixes.nbytes
+
+    @property
+    def prefix_cache(self) -> PrefixCacheStatus | None:
+        if self._decoder is None:
+            return None
+        kept, counters = self._prefixes, self._prefixes.counters
+        return PrefixCacheStatus(
+            entries=len(kept),
+            nbytes=kept.nbytes,
+            hits=counters.hits,
+            misses=counters.misses,
+            evicted=counters.evicted,
+            prompt_tokens=counters.prompt_tokens,
+            cached_tokens=counters.cached_tokens,
+        )
 
     @property
     def weights_bytes(self) -> int | None:

@@ -80,6 +80,7 @@ class MLXInstance:
             pid=os.getpid(),
             load_seconds=self._load_seconds,
             last_words=self._words,
+            prefix_cache=self._engine.prefix_cache,
         )
 
     def used_bytes(self) -> int | None:

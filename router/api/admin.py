@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from backends.base import Receive, Scope, Send
@@ -154,4 +155,5 @@ def _instance(status: ModelStatus) -> dict[str, Any]:
         "pinned": status.pinned,
         "idle_left_seconds": status.idle_left_seconds,
         "load_seconds": instance.load_seconds,
+        "prefix_cache": asdict(instance.prefix_cache) if instance.prefix_cache else None,
     }

@@ -68,6 +68,11 @@ def _happened(pool: Pool) -> list[Family]:
 
 def _now(pool: Pool) -> list[Family]:
     loaded = pool.status()
+    caches = [
+        ({"model": one.model, "engine": one.engine}, one.instance.prefix_cache)
+        for one in loaded
+        if one.instance.prefix_cache is not None
+    ]
     states = Counter((one.engine, one.state) for one in loaded)
     waits = Counter(wait.reason for wait in pool.waits())
     return [
@@ -87,6 +92,16 @@ def _now(pool: Pool) -> list[Family]:
         Family("router_measured_bytes", "gauge", "Memory that its engine was last seen to hold.",
                [({"model": one.model, "engine": one.engine}, one.measured_bytes)
                 for one in loaded if one.measured_bytes is not None]),
+        Family("router_prefix_cache_bytes", "gauge", "Memory in which prompts are kept.",
+               [(labels, cache.nbytes) for labels, cache in caches]),
+        Family("router_prefix_cache_hits_total", "counter", "Requests that a kept prompt began.",
+               [(labels, cache.hits) for labels, cache in caches]),
+        Family("router_prefix_cache_misses_total", "counter", "Requests that did not.",
+               [(labels, cache.misses) for labels, cache in caches]),
+        Family("router_prompt_tokens_total", "counter", "Tokens of prompts, since it was loaded.",
+               [(labels, cache.prompt_tokens) for labels, cache in caches]),
+        Family("router_cached_prompt_tokens_total", "counter", "Those not computed again.",
+               [(labels, cache.cached_tokens) for labels, cache in caches]),
         Family("router_failing_models", "gauge", "Models that have failed and not worked since.",
                [({}, len(pool.scheduler.circuits))]),
     ]  # fmt: skip
