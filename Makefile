@@ -63,9 +63,17 @@ cycles: $(READY) ## Load and unload on each engine CYCLES=200 times, and look wh
 turns: $(READY) ## Four clients ask for two models by turns ROUNDS=200 times, with room for one
 	@$(BIN)/python -m tests.lifecycle.turns $(ROUNDS) $(SEED)
 
+.PHONY: mlx-load
+mlx-load: $(READY) ## Ask the MLX engine at random for SECONDS=600, and look what is left
+	@$(BIN)/python -m tests.lifecycle.mlx_load $(SECONDS) $(SEED)
+
 .PHONY: bench-detect
 bench-detect: $(READY) ## Measure the detector; not a test, the machine should be quiet
 	@$(BIN)/python -m tests.bench.detect
+
+.PHONY: bench-mlx
+bench-mlx: $(READY) ## Measure the MLX engine beside mlx_lm.server; not a test either
+	@$(BIN)/python -m tests.bench.mlx
 
 .PHONY: bench-lifecycle
 bench-lifecycle: $(READY) ## Measure loads and swaps against the engines alone; not a test either

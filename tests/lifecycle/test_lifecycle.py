@@ -1,4 +1,4 @@
-"""The long proofs in short: `make soak`, `make cycles` and `make turns`."""
+"""The long proofs in short: `make soak`, `make cycles`, `make turns` and `make mlx-load`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.lifecycle.check import failed
 from tests.lifecycle.cycles import cycles
+from tests.lifecycle.mlx_load import mlx_load
 from tests.lifecycle.soak import soak
 from tests.lifecycle.turns import turns
 
@@ -22,3 +23,7 @@ def test_loading_and_unloading_leaves_nothing_behind() -> None:
 
 def test_models_that_take_turns_serve_everybody_in_order() -> None:
     assert failed(turns(rounds=8, seed=1)) == []
+
+
+def test_random_load_leaves_the_mlx_engine_as_it_was() -> None:
+    assert failed(mlx_load(seconds=15, seed=1)) == []
