@@ -398,3 +398,57 @@ def test_a_prompt_that_was_read_before_is_not_read_again(variant: Variant) -> No
         assert end(events).usage.cached_tokens >= first.prompt_tokens
 
     with_engine(variant("mlx-4bit"), scenario)
+
+
+QUESTIONS = (
+    d.QUESTION, d.FOOD_QUESTION, d.WEATHER_QUESTION, d.SONG_QUESTION,
+    "Who?", "What do you sing?", "Paris", "a b c d e f g",
+)  # fmt: skip
+
+
+def told_by_mlx_lm(folder: Path, tokens: int) -> list[str]:
+    """What mlx-lm says by itself, one prompt after another."""
+    from mlx_lm.generate import generate
+    from mlx_lm.utils import load
+
+    network, tokenizer = load(str(folder), {"trust_remote_code": False})[:2]
+    said = []
+    for question in QUESTIONS:
+        prompt = tokenizer.apply_chat_template(
+            [d.user(question)], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        said.append(generate(network, tokenizer, prompt, max_tokens=tokens))
+    return said
+
+
+@pytest.mark.parametrize("name", ["safetensors", "mlx-bf16", "mlx-4bit"])
+def test_greedy_answers_are_those_of_mlx_lm_alone_and_in_a_batch_of_eight(
+    variant: Variant, name: str
+) -> None:
+    expected = told_by_mlx_lm(variant(name), 40)
+
+    async def scenario(engine: Engine) -> None:
+        requests = [asking(question, max_tokens=40) for question in QUESTIONS]
+        alone = [text(await answer(engine, request)) for request in requests]
+        together = await asyncio.gather(*(answer(engine, request) for request in requests))
+        assert alone == expected
+        assert [text(events) for events in together] == expected
+
+    with_engine(variant(name), scenario)
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_a_stop_string_of_any_length_at_any_place_stops(variant: Variant, length: int) -> None:
+    """Its borders and those of the tokens lie everywhere."""
+
+    async def scenario(engine: Engine) -> None:
+        sentence = d.FOOD
+        places = range(0, len(sentence) - length, 5)
+        stops = [sentence[place : place + length] for place in places]
+        requests = [asking(d.FOOD_QUESTION, stop=(stop,)) for stop in stops]
+        answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+        for stop, events in zip(stops, answers, strict=True):
+            assert text(events) == sentence[: sentence.index(stop)]
+            assert end(events).reason == "stop"
+
+    with_engine(variant("mlx-4bit"), scenario)
