@@ -68,7 +68,7 @@ class Grammars:
         if len(self._compiled) > REMEMBERED:
             self._compiled.popitem(last=False)
         thought = None if thinking is None else self._thought(thinking)
-        return Mask(self._words, matcher.deep_copy(), self._stop_ids, thought)
+        return Mask(self._words, matcher, self._stop_ids, thought)
 
     def _thought(self, thinking: Thinking) -> _Thought:
         start = tuple(self._encode(thinking.format.start))
@@ -139,10 +139,14 @@ class Mask:
         self, words: Any, matcher: Any, stop_ids: frozenset[int], thought: _Thought | None
     ) -> None:
         self._words = words
-        self._matcher = matcher
+        self._unused = matcher
+        self._matcher = matcher.deep_copy()
         self._stop_ids = sorted(stop_ids)
         self._thought = thought
-        self._seen: int | None = None
+        self._unbegun = thought and thought.copy()
+        self._prompt_tokens: int | None = None
+        self._taken: list[int] = []
+        self._consumed = 0
         self._failure: str | None = None
 
     @property
@@ -152,26 +156,65 @@ class Mask:
 
     def copy(self) -> Mask:
         """The same for another answer to the same prompt, before the first token."""
-        assert self._seen is None
+        assert self._prompt_tokens is None
         thought = self._thought and self._thought.copy()
-        return Mask(self._words, self._matcher.deep_copy(), frozenset(self._stop_ids), thought)
+        return Mask(self._words, self._unused, frozenset(self._stop_ids), thought)
 
     def __call__(self, tokens: Any, logits: Any) -> Any:
-        """`tokens` are all ids so far, the prompt's too; `logits` is [1, vocabulary]."""
+        """`tokens` are all ids so far, the prompt's too; `logits` is [1, vocabulary].
+
+        Where a draft guesses tokens, some are taken back: `tokens` may be fewer than before.
+        """
         mx = library.load("mlx.core")
-        if self._seen is None:
+        if self._prompt_tokens is None:
+            self._prompt_tokens = tokens.size
             mx.async_eval(logits)
         else:
-            new = tokens[self._seen :]
+            known = len(self._taken) if tokens.size > self._end else 0
+            new = tokens[self._prompt_tokens + known :]
             # In this order: the tokens are there already, and the step is computed while they are
             # looked at.
             mx.async_eval(new)
             mx.async_eval(logits)
-            for token in new.tolist():
-                self._accept(token)
-        self._seen = tokens.size
+            self._take(known, new.tolist())
         allowed = self._allowed(logits.shape[-1])
         return mx.where(mx.array(allowed), logits, mx.array(-float("inf"), logits.dtype))
+
+    @property
+    def _end(self) -> int:
+        assert self._prompt_tokens is not None
+        return self._prompt_tokens + len(self._taken)
+
+    def _take(self, known: int, tokens: list[int]) -> None:
+        """The answer goes on with `tokens` after its first `known` ones."""
+        tokens = self._taken[:known] + tokens
+        same = next(
+            (
+                n
+                for n, (old, new) in enumerate(zip(self._taken, tokens, strict=False))
+                if old != new
+            ),
+            min(len(self._taken), len(tokens)),
+        )
+        if same < len(self._taken):
+            self._take_back(len(self._taken) - same)
+        for token in tokens[len(self._taken) :]:
+            self._taken.append(token)
+            self._accept(token)
+
+    def _take_back(self, count: int) -> None:
+        """The last tokens were guesses. If they do not all belong to the form, it begins anew."""
+        whole = self._thought is None and not self._failure and self._consumed >= count
+        if whole and self._matcher.rollback(count):
+            self._consumed -= count
+            del self._taken[-count:]
+            return
+        kept, self._taken = self._taken[:-count], []
+        # One that has met an error never leaves it.
+        self._matcher = self._unused.deep_copy()
+        self._thought = self._unbegun and self._unbegun.copy()
+        self._consumed, self._failure = 0, None
+        self._take(0, kept)
 
     def _accept(self, token: int) -> None:
         if self._thought is not None:
@@ -180,7 +223,12 @@ class Mask:
                 self._end_thought()
                 return
             self._thought = None
-        if not self._matcher.is_stopped() and not self._matcher.consume_token(token):
+        if self._matcher.is_stopped():
+            # What comes after the end counts for nothing, and cannot be rolled back alone.
+            self._consumed = 0
+        elif self._matcher.consume_token(token):
+            self._consumed += 1
+        else:
             self._fail()
 
     def _end_thought(self) -> None:
@@ -192,7 +240,7 @@ class Mask:
         ids = self._words.tokenize_bytes(rest)
         if self._matcher.try_consume_tokens(ids) < len(ids):
             # Words in the token that ended the thought: they stand before the answer.
-            self._matcher.reset()
+            self._matcher = self._unused.deep_copy()
 
     def _allowed(self, size: int) -> Any:
         """One bool per logit."""

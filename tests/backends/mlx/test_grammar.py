@@ -15,9 +15,11 @@ import pytest
 
 from backends.errors import BadRequestError, EngineProtocolError
 from backends.mlx.engine import Engine
-from backends.mlx.grammar import Thinking, _Thought
+from backends.mlx.grammar import Mask, Thinking, _Thought
 from backends.mlx.instance import SUPPORTED
 from backends.mlx.model import Text
+from backends.mlx.options import EngineOptions
+from backends.mlx.thread import EngineThread
 from backends.wire.answer_parser import ReasoningFormat
 from backends.wire.call_grammar import BODIES, HEADS, CallFormat
 from backends.wire.constraint import constraint
@@ -527,6 +529,58 @@ def test_a_token_may_end_the_thought_and_begin_the_answer() -> None:
     pieces = [b"Hm </thi", b"nk", b">\n{"]
     assert all(thought.takes(9, piece, fits=False) for piece in pieces)
     assert thought.rest == b"\n{"
+
+
+@pytest.mark.parametrize("thought", ["", "Hm, </think>"])
+def test_guesses_are_taken_back(words: Text, thought: str) -> None:
+    """As where a draft guesses: each step is asked for guesses first, of which some are wrong."""
+    import mlx.core as mx
+
+    found = constraint({"grammar": {"type": "regex", "value": "(a[0-9]|b){8}"}}, (), chat=True)
+    assert found is not None
+    thinking = Thinking(SPELLED, open=True) if thought else None
+    ids = [*words._spelled(thought + "a1ba2bba3bb"), 2]
+    wrong = words._spelled("bbba0b")
+
+    def mask() -> Mask:
+        return words._grammars.mask(found, None, thinking)
+
+    def asked(mask: Mask, count: int, guesses: list[int]) -> list[int]:
+        logits = mask(mx.array([1, 1, *ids[:count], *guesses]), mx.zeros((1, 384)))
+        return [int(token) for token in np.flatnonzero(np.isfinite(np.array(logits[0])))]
+
+    straight, guessing = mask(), mask()
+    for n in range(len(ids)):
+        expected = asked(straight, n, [])
+        assert asked(guessing, n, []) == expected
+        for guess in range(min(n, 1), 4):
+            asked(guessing, n, wrong[:guess])
+            assert asked(guessing, n, []) == expected
+    assert straight.failure is guessing.failure is None
+
+
+def test_a_draft_guesses_within_the_form(variant: Variant, random_weights: Path) -> None:
+    """And the answer is the one that the model gives without."""
+    schema = random_schema(3)
+
+    async def ask(engine: Engine) -> str:
+        events = await answer(engine, asking(json_schema=schema))
+        assert end(events).reason == "stop"
+        return text(events)
+
+    async def drafted(draft: Path) -> str:
+        options = EngineOptions(context_length=2048, max_rows=8, draft=draft)
+        engine = Engine("tiny", variant("safetensors"), options, thread=EngineThread())
+        await engine.load()
+        try:
+            return await ask(engine)
+        finally:
+            await engine.close()
+
+    alone = with_engine(variant("safetensors"), ask)
+    jsonschema.validate(json.loads(alone), schema)
+    assert asyncio.run(drafted(variant("mlx-4bit"))) == alone
+    assert asyncio.run(drafted(random_weights)) == alone
 
 
 @pytest.mark.parametrize("size", [50, 384, 385, 1000])
