@@ -32,10 +32,12 @@ REMEMBERED = 32
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How a model thinks before it answers. `open`: it does so already."""
+    """How a model thinks before it answers. `open`: it does so already. `may_end`: with a call of
+    a tool, say, so that there is no answer."""
 
     format: ReasoningFormat
     open: bool
+    may_end: bool = False
 
 
 class Grammars:
@@ -72,7 +74,8 @@ class Grammars:
 
     def _thought(self, thinking: Thinking) -> _Thought:
         start = tuple(self._encode(thinking.format.start))
-        return _Thought(start, thinking.format.end.encode(), inside=thinking.open)
+        end = thinking.format.end.encode()
+        return _Thought(start, end, inside=thinking.open, may_end=thinking.may_end)
 
     def _text(self, constraint: Constraint, calls: CallFormat | None, *, lead: bool) -> str:
         rules, choices = [], []
@@ -86,7 +89,8 @@ class Grammars:
                 choices.append("calls" if choices or constraint.calls.required else "free")
             elif constraint.calls.required:
                 raise BadRequestError(
-                    "This model's chat template knows no tools: it cannot be made to call one.",
+                    "This model cannot be made to call a tool: no grammar is known for its calls. "
+                    "Leave `tool_choice` to `auto`.",
                     param=constraint.calls.param,
                 )
         if not choices:
@@ -250,7 +254,7 @@ class Mask:
         if thought is not None and thought.inside:
             # An answer that ends within a thought has no form.
             allowed[:] = True
-            allowed[self._stop_ids] = False
+            allowed[self._stop_ids] = thought.may_end
             return allowed
         if thought is not None and thought.opening:
             allowed[thought.next] = True
@@ -279,12 +283,15 @@ class _Thought:
     of tokens lie. `rest` is what the last token had after it; None while there is no end.
     """
 
-    def __init__(self, start: tuple[int, ...], end: bytes, *, inside: bool) -> None:
+    def __init__(
+        self, start: tuple[int, ...], end: bytes, *, inside: bool, may_end: bool = False
+    ) -> None:
         self._start = start
         self._end = end
         self._begun = 0
         self._tail = b""
         self.inside = inside
+        self.may_end = may_end
         self.rest: bytes | None = None
 
     @property
@@ -318,7 +325,7 @@ class _Thought:
         self._tail = self._tail[-len(self._end) :]
 
     def copy(self) -> _Thought:
-        return _Thought(self._start, self._end, inside=self.inside)
+        return _Thought(self._start, self._end, inside=self.inside, may_end=self.may_end)
 
 
 def _compilable(grammar: Grammar) -> dict[str, Any]:

@@ -36,6 +36,9 @@ CACHE_LIMIT_BYTES = 256 * 2**20
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 """Where configs say how many layers there are; each has a tensor of its own at least."""
 
+HARMONY_THOUGHT = ReasoningFormat("", "<|channel|>final<|message|>")
+"""All that comes before the answer itself: thoughts, and calls of tools instead of it."""
+
 RENDERING_ARGUMENTS = frozenset(
     ("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt",
      "continue_final_message", "tokenize", "return_dict", "return_tensors", "tokenizer_kwargs")
@@ -251,6 +254,8 @@ class Text:
 
     def _thinking(self, request: GenerationRequest, prompt: Prompt) -> Thinking | None:
         """None: the model answers at once, or the prompt has a thought already."""
+        if self.dialect.harmony and request.chat:
+            return Thinking(HARMONY_THOUGHT, open=True, may_end=bool(request.tools))
         reasoning = self.dialect.reasoning
         if reasoning is None or not request.chat or prompt.ends_with(reasoning.end):
             return None

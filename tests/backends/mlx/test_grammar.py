@@ -17,7 +17,7 @@ from backends.errors import BadRequestError, EngineProtocolError
 from backends.mlx.engine import Engine
 from backends.mlx.grammar import Mask, Thinking, _Thought
 from backends.mlx.instance import SUPPORTED
-from backends.mlx.model import Text
+from backends.mlx.model import HARMONY_THOUGHT, Text
 from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread
 from backends.wire.answer_parser import ReasoningFormat
@@ -517,6 +517,16 @@ def test_no_answer_ends_within_a_thought(words: Text, written: ReasoningFormat) 
     )
     assert all(thought)
     assert not stop
+
+
+@pytest.mark.parametrize("may_end", [True, False])
+def test_harmony_has_the_form_in_its_last_channel(words: Text, may_end: bool) -> None:
+    thinking = Thinking(HARMONY_THOUGHT, open=True, may_end=may_end)
+    thought = "<|channel|>analysis<|message|>Hm."
+    final = "<|channel|>final<|message|>"
+    assert all(steps(words, f"{thought}{final}yes", grammar='root ::= "yes"', thinking=thinking))
+    assert not all(steps(words, f"{thought}{final}no", grammar='root ::= "yes"', thinking=thinking))
+    assert steps(words, thought, grammar='root ::= "yes"', thinking=thinking)[-1] is may_end
 
 
 def test_without_a_thought_the_form_begins_at_once(words: Text) -> None:
