@@ -165,14 +165,16 @@ class Text:
 
     def __init__(self, folder: Path) -> None:
         utils = library.load("mlx_lm.utils")
+        config = utils.load_config(folder)
         self._tokenizer = _bounded(
             utils.load_tokenizer(
                 folder,
                 {"trust_remote_code": False},
                 # mlx-lm lets generation_config.json decide, as it should.
-                eos_token_ids=utils.load_config(folder).get("eos_token_id"),
+                eos_token_ids=config.get("eos_token_id"),
             )
         )
+        self._vocabulary = _vocabulary(config, len(self._tokenizer))
         self.defaults = defaults_of_folder(folder)
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self.dialect = self._dialect()
@@ -195,6 +197,11 @@ class Text:
             prompt = Prompt(ids, text[-64:], found)
         else:
             prompt = Prompt(self._plain(request.prompt))
+        if max(prompt.ids, default=0) >= self._vocabulary:
+            raise BadRequestError(
+                f"The prompt holds the token {max(prompt.ids)}, and the model knows "
+                f"{self._vocabulary}: its tokenizer is that of another one."
+            )
         if not prompt.ids:
             param = "messages" if request.chat else "prompt"
             raise BadRequestError(
@@ -271,7 +278,7 @@ class Text:
         return list(prompt)
 
     def _check_ids(self, ids: Iterable[int], param: str) -> None:
-        size = len(self._tokenizer)
+        size = self._vocabulary
         wrong = next((token for token in ids if not 0 <= token < size), None)
         if wrong is not None:
             raise BadRequestError(
@@ -352,6 +359,13 @@ def _format(tokenizer: Any) -> Format:
         )
 
     return ours or whole
+
+
+def _vocabulary(config: Mapping[str, Any], tokens: int) -> int:
+    """How many ids both the tokenizer and, as it claims, the network know."""
+    text_config = config.get("text_config")
+    claims = [part.get("vocab_size") for part in (config, text_config) if isinstance(part, dict)]
+    return min([tokens, *(claim for claim in claims if isinstance(claim, int) and claim > 0)])
 
 
 def _bounded(tokenizer: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -18,37 +19,54 @@ PENALTY_WINDOW = 64
 def make_sampler(sampling: Sampling, usual: SamplingDefaults) -> Any:
     """A sampler over log-probabilities [rows, vocabulary]; equal parameters share one object,
     and rows that share it are sampled in one call. A seed has a sampler of its own."""
-    temperature = _first(sampling.temperature, usual.temperature)
-    top_p = _first(sampling.top_p, usual.top_p)
-    top_k = max(0, _first(sampling.top_k, usual.top_k))
-    min_p = _first(sampling.min_p, usual.min_p)
-    if sampling.seed is None or temperature == 0:
-        return _shared_sampler(temperature, top_p, top_k, min_p)
-    return _seeded_sampler(sampling.seed, temperature, top_p, top_k, min_p)
+    filters = _Filters(
+        temperature=_first(sampling.temperature, usual.temperature),
+        top_p=_first(sampling.top_p, usual.top_p),
+        top_k=max(0, _first(sampling.top_k, usual.top_k)),
+        min_p=_first(sampling.min_p, usual.min_p),
+    )
+    if sampling.seed is None or filters.temperature == 0:
+        return _shared_sampler(filters)
+    return _seeded_sampler(filters, sampling.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Filters:
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+
+    def __call__(self, logprobs: Any) -> Any:
+        """Scaled, and without what is not to be drawn."""
+        module = library.load("mlx_lm.sample_utils")
+        if 0 < self.top_p < 1:
+            logprobs = module.apply_top_p(logprobs, self.top_p)
+        if self.min_p > 0:
+            logprobs = module.apply_min_p(logprobs, self.min_p, 1)
+        # mlx-lm refuses as many as there are, in the middle of a step.
+        if 0 < self.top_k < logprobs.shape[-1]:
+            logprobs = module.apply_top_k(logprobs, self.top_k)
+        return logprobs / self.temperature
 
 
 @lru_cache(maxsize=64)
-def _shared_sampler(temperature: float, top_p: float, top_k: int, min_p: float) -> Any:
-    module = library.load("mlx_lm.sample_utils")
-    return module.make_sampler(temp=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+def _shared_sampler(filters: _Filters) -> Any:
+    mx = library.load("mlx.core")
+    if filters.temperature == 0:
+        return lambda logprobs: mx.argmax(logprobs, axis=-1)
+    return lambda logprobs: mx.random.categorical(filters(logprobs))
 
 
-def _seeded_sampler(seed: int, temperature: float, top_p: float, top_k: int, min_p: float) -> Any:
+def _seeded_sampler(filters: _Filters, seed: int) -> Any:
     """The same distribution, drawn with a key of its own: independent of the batch around it."""
     mx = library.load("mlx.core")
-    module = library.load("mlx_lm.sample_utils")
     key = mx.random.key(seed % 2**64)
 
     def sample(logprobs: Any) -> Any:
         nonlocal key
         key, now = mx.random.split(key)
-        if 0 < top_p < 1:
-            logprobs = module.apply_top_p(logprobs, top_p)
-        if min_p > 0:
-            logprobs = module.apply_min_p(logprobs, min_p, 1)
-        if top_k > 0:
-            logprobs = module.apply_top_k(logprobs, min(top_k, logprobs.shape[-1] - 1))
-        return mx.random.categorical(logprobs / temperature, key=now)
+        return mx.random.categorical(filters(logprobs), key=now)
 
     return sample
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,6 +14,7 @@ import pytest
 
 from backends.errors import BadRequestError, EngineDiedError
 from backends.mlx.engine import Engine
+from backends.mlx.model import Text
 from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread
 from backends.wire.events import (
@@ -452,3 +455,41 @@ def test_a_stop_string_of_any_length_at_any_place_stops(variant: Variant, length
             assert end(events).reason == "stop"
 
     with_engine(variant("mlx-4bit"), scenario)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Sampling(temperature=1.0, top_k=2**31 - 1),
+        Sampling(temperature=1.0, top_k=384),
+        Sampling(temperature=1.0, top_k=383, seed=1),
+        Sampling(temperature=100.0, top_p=0.0, min_p=1.0),
+        Sampling(temperature=1e-30, top_p=1e-30, min_p=1e-30),
+        Sampling(temperature=1.0, repetition_penalty=10.0, presence_penalty=2.0),
+        Sampling(temperature=1.0, seed=-(2**70), logit_bias=dict.fromkeys(range(384), -100.0)),
+    ],
+)
+def test_odd_parameters_are_honoured_and_hurt_no_neighbour(variant: Variant, odd: Sampling) -> None:
+    async def scenario(engine: Engine) -> None:
+        asked = replace(asking(d.SONG_QUESTION, max_tokens=12), sampling=odd)
+        neighbour, own = await asyncio.gather(
+            answer(engine, asking(d.QUESTION)), answer(engine, asked)
+        )
+        assert text(neighbour) == d.SENTENCE
+        assert end(own).usage.completion_tokens >= 1
+
+    with_engine(variant("mlx-bf16"), scenario)
+
+
+def test_a_tokenizer_with_more_words_than_the_network_reads_nothing_it_does_not_have(
+    variant: Variant, tmp_path: Path
+) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(variant("mlx-4bit"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 300}))
+    words = Text(folder)
+    with pytest.raises(BadRequestError, match="300"):
+        words.prompt(GenerationRequest(prompt=(299, 300)))
+    with pytest.raises(BadRequestError, match="300"):
+        words.prompt(GenerationRequest(prompt=d.SENTENCE))
