@@ -26,13 +26,22 @@ WORTH_WAITING_TOKENS = 256
 """What two prompts have in common is computed once, if it is more than this."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Row:
+    """`uid` is the generator's number of it, None while it waits."""
+
+    number: int
     request: RowRequest
-    cached: int
+    packed: bytes
+    uid: int | None = None
+    cached: int = 0
     done: int = 0
     """Tokens of the prompt that were computed, beyond the cached ones."""
     decoding: bool = False
+
+    @property
+    def known(self) -> int:
+        return self.cached + self.done
 
 
 class BatchDecoder:
@@ -48,11 +57,10 @@ class BatchDecoder:
         self._prefixes = prefixes
         self._max_rows = max_rows
         self._forgetful = not kv_state.keeps_all(kv_state.new(network))
-        self._waiting: deque[tuple[int, RowRequest]] = deque()
+        self._waiting: deque[_Row] = deque()
         self._rows: dict[int, _Row] = {}
-        self._uids: dict[int, int] = {}
-        """The generator's number of a row → ours."""
-        self._next_row = 0
+        """In the generator, by its numbers."""
+        self._next_number = 0
         self._pace = Pace()
         self._generator = library.load("mlx_lm.generate").BatchGenerator(
             network,
@@ -70,16 +78,16 @@ class BatchDecoder:
         return int(self._generator.prompt_cache_nbytes)
 
     def insert(self, request: RowRequest) -> int:
-        row, self._next_row = self._next_row, self._next_row + 1
-        self._waiting.append((row, request))
-        return row
+        number, self._next_number = self._next_number, self._next_number + 1
+        self._waiting.append(_Row(number, request, pack(request.prompt)))
+        return number
 
     def remove(self, row: int) -> None:
-        self._waiting = deque(item for item in self._waiting if item[0] != row)
-        if self._rows.pop(row, None) is None:
+        self._waiting = deque(one for one in self._waiting if one.number != row)
+        uid = next((uid for uid, one in self._rows.items() if one.number == row), None)
+        if uid is None:
             return
-        uid = next(uid for uid, other in self._uids.items() if other == row)
-        del self._uids[uid]
+        del self._rows[uid]
         left = self._generator.remove([uid], return_prompt_caches=True)
         state, tokens = left.get(uid, ((), ()))
         if len(tokens) and all(not cache.empty() for cache in state):
@@ -87,11 +95,10 @@ class BatchDecoder:
 
     def step(self) -> list[Token]:
         self._admit()
-        reading = [row for row in self._rows.values() if not row.decoding]
-        shared = len(reading) < len(self._rows)
+        reading = self._reading()
         if reading:
-            each = self._pace.tokens(shared=shared) // len(reading)
-            self._generator.prefill_step_size = max(1, each)
+            tokens = self._pace.tokens(shared=len(reading) < len(self._rows))
+            self._generator.prefill_step_size = max(1, tokens // len(reading))
         began, before = time.monotonic(), sum(row.done for row in reading)
         prompts, generated = self._generator.next()
         for response in prompts:
@@ -102,79 +109,75 @@ class BatchDecoder:
     def close(self) -> None:
         self._waiting.clear()
         self._rows.clear()
-        self._uids.clear()
         self._generator.close()
 
-    def _admit(self) -> None:
-        reading = [row for row in self._rows.values() if not row.decoding]
-        passed: deque[tuple[int, RowRequest]] = deque()
-        while self._waiting:
-            if len(self._rows) >= self._max_rows or len(reading) >= PREFILL_ROWS:
-                break
-            row, request = self._waiting.popleft()
-            if any(self._spares(other, request) for other in reading):
-                passed.append((row, request))
-                continue
-            reading.append(self._begin(row, request))
-        self._waiting.extendleft(reversed(passed))
+    def _reading(self) -> list[_Row]:
+        return [row for row in self._rows.values() if not row.decoding]
 
-    def _begin(self, row: int, request: RowRequest) -> _Row:
+    def _admit(self) -> None:
+        """In order, but for those who wait for a prompt that is being read."""
+        reading = self._reading()
+        for row in tuple(self._waiting):
+            if len(self._rows) >= self._max_rows or len(reading) >= PREFILL_ROWS:
+                return
+            if not any(self._spares(other, row) for other in reading):
+                self._waiting.remove(row)
+                self._begin(row)
+                reading.append(row)
+
+    def _begin(self, row: _Row) -> None:
+        request = row.request
         prefix = self._prefixes.fetch(request.prompt)
-        cached = prefix.length if prefix else 0
+        row.cached = prefix.length if prefix else 0
         (uid,) = self._generator.insert_segments(
-            [list(_segments(request.prompt, cached, request.checkpoints))],
+            [_segments(request.prompt, row.cached, request.checkpoints)],
             max_tokens=[request.max_tokens],
             caches=[prefix.state] if prefix else None,
-            all_tokens=[list(request.prompt[:cached])],
+            all_tokens=[list(request.prompt[: row.cached])],
             samplers=[request.sampler],
             logits_processors=[list(request.processors)],
         )
-        self._uids[uid] = row
-        self._rows[row] = _Row(request, cached)
-        return self._rows[row]
+        self._rows[uid] = row
 
-    def _spares(self, other: _Row, request: RowRequest) -> bool:
-        """Whether to wait until `other` is read: then more of the prompt is known than now."""
-        common = common_prefix(pack(other.request.prompt), pack(request.prompt))
+    def _spares(self, other: _Row, row: _Row) -> bool:
+        """Whether `row` should wait until `other` is read: more of its prompt is known then."""
+        common = common_prefix(other.packed, row.packed)
         if self._forgetful:
             ends = [end for end in other.request.checkpoints if end <= common]
             common = max(ends, default=0)
-        common = min(common, len(request.prompt) - 1, len(other.request.prompt) - 1)
-        if common <= other.cached + other.done or common < WORTH_WAITING_TOKENS:
+        common = min(common, len(row.request.prompt) - 1, len(other.request.prompt) - 1)
+        if common <= other.known or common < WORTH_WAITING_TOKENS:
             return False
-        return common - self._prefixes.length(request.prompt) >= WORTH_WAITING_TOKENS
+        return common - self._prefixes.length(row.packed) >= WORTH_WAITING_TOKENS
 
     def _read(self, response: Any) -> None:
         """A piece of a prompt, or all of it, is in the state now."""
-        row = self._rows[self._uids[response.uid]]
+        row = self._rows[response.uid]
         if response.end_of_prompt:
             row.decoding = True
             return
         row.done = response.progress[0]
-        length = row.cached + row.done
-        wanted = length in row.request.checkpoints or (
-            length == len(row.request.prompt) - 1 and self._is_awaited(row)
+        wanted = row.known in row.request.checkpoints or (
+            row.known == len(row.request.prompt) - 1 and self._is_awaited(row)
         )
         if response.end_of_segment and wanted:
             state, tokens = self._generator.extract_cache([response.uid])[response.uid]
             self._prefixes.keep(tokens, state)
 
     def _is_awaited(self, row: _Row) -> bool:
-        prompt = pack(row.request.prompt)
         return any(
-            common_prefix(prompt, pack(request.prompt)) >= WORTH_WAITING_TOKENS
-            for _, request in self._waiting
+            common_prefix(row.packed, other.packed) >= WORTH_WAITING_TOKENS
+            for other in self._waiting
         )
 
     def _token(self, response: Any) -> Token:
-        number = self._uids[response.uid]
-        row = self._rows[number]
+        row = self._rows[response.uid]
         if response.finish_reason:
-            del self._rows[number], self._uids[response.uid]
+            del self._rows[response.uid]
             self._prefixes.keep(response.all_tokens, response.prompt_cache)
         wanted = row.request.likelihoods
         return Token(
-            number,
+            row.number,
             response.token,
             response.finish_reason,
             row.cached,

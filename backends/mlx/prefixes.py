@@ -51,10 +51,9 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._cache)
 
-    def length(self, prompt: Sequence[int]) -> int:
-        """How many tokens of the prompt would be found in memory."""
-        tokens = pack(prompt)
-        return max((usable(entry, tokens) for entry in self._cache), default=0)
+    def length(self, prompt: bytes) -> int:
+        """How many tokens of the prompt, which is packed, would be found in memory."""
+        return max((usable(entry, prompt) for entry in self._cache), default=0)
 
     def fetch(self, prompt: Sequence[int]) -> Prefix | None:
         """The state is good for merging into a batch: its arrays belong to the cache."""
@@ -96,7 +95,7 @@ class Prefixes:
     def _take_from_shelf(self, prompt: Sequence[int]) -> None:
         assert self._shelf is not None
         tokens = pack(prompt)
-        if self._shelf.usable(tokens) < self.length(prompt) + MIN_TOKENS:
+        if self._shelf.usable(tokens) < self.length(tokens) + MIN_TOKENS:
             return
         entry = self._shelf.take(tokens)
         if entry is not None:
