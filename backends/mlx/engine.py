@@ -180,7 +180,7 @@ class Engine:
         """
         if self._text_thread is not None:
             self._text_thread.shutdown(wait=False, cancel_futures=True)
-        await self._thread.call(self._free)
+        await self._thread.run(self._leave())
 
     def _limit(self, request: GenerationRequest, prompt_tokens: int) -> int:
         """How many tokens may be generated."""
@@ -207,14 +207,21 @@ class Engine:
                 adapter=self._options.adapter,
                 draft=self._options.draft,
             )
-            if self._options.disk_folder is not None:
-                shelf = DiskShelf(self._options.disk_folder, self._options.disk_bytes)
-                self._prefixes = Prefixes(self._options.prefix_bytes, shelf)
+            self._prefixes = Prefixes(self._options.prefix_bytes, self._shelf())
             self._forgetful = not kv_state.keeps_all(kv_state.new(self._weights.network))
             self._decoder = self._make_decoder(stop_ids)
         finally:
             if self._decoder is None:
                 self._free()
+
+    def _shelf(self) -> DiskShelf | None:
+        if self._options.disk_folder is None:
+            return None
+        try:
+            return DiskShelf(self._options.disk_folder, self._options.disk_bytes)
+        except OSError as error:
+            log.warning("%s: no prompts are kept on disk: %s", self.model, error)
+            return None
 
     def _count(self, nbytes: int) -> None:
         self._weights_bytes = nbytes
@@ -299,12 +306,19 @@ class Engine:
     def _failure(self, what: str) -> EngineDiedError:
         return EngineDiedError(f"mlx {what}.", engine="mlx", model=self.model)
 
-    def _free(self) -> None:
-        self._fail_all("was unloaded while it answered")
-        if self._decoder is not None:
-            self._decoder.close()
+    def _leave(self) -> Work[None]:
+        """Others go on while prompts are written to disk."""
+        try:
+            self._fail_all("was unloaded while it answered")
+            if self._decoder is not None:
+                self._decoder.close()
+                self._decoder = None
             while self._prefixes.save_one():
-                pass
+                yield
+        finally:
+            self._free()
+
+    def _free(self) -> None:
         self._prefixes.clear()
         self._decoder = self._weights = self._weights_bytes = None
         give_back_memory()

@@ -129,3 +129,12 @@ def test_options_reach_a_worker_as_they_are(tmp_path: Path) -> None:
     )
     assert EngineOptions.from_json(options.to_json()) == options
     assert EngineOptions.from_json(EngineOptions().to_json()) == EngineOptions()
+
+
+def test_a_disk_that_cannot_be_used_costs_the_restart_only(
+    variant: Variant, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    options = EngineOptions(disk_folder=tmp_path / "file" / "prompts", disk_bytes=2**30)
+    said = ask(variant("mlx-4bit"), options, d.QUESTION, d.QUESTION)
+    assert said == [(d.SENTENCE, 0), (d.SENTENCE, 20)]
