@@ -59,6 +59,10 @@ soak: $(READY) ## Ask, leave, kill and change models for SECONDS=600, and look w
 cycles: $(READY) ## Load and unload on each engine CYCLES=200 times, and look what is left
 	@$(BIN)/python -m tests.lifecycle.cycles $(CYCLES)
 
+.PHONY: heavy
+heavy: $(READY) ## Load and unload 200 MB on mlx CYCLES=200 times, and look what comes back
+	@$(BIN)/python -m tests.lifecycle.heavy $(CYCLES)
+
 .PHONY: turns
 turns: $(READY) ## Four clients ask for two models by turns ROUNDS=200 times, with room for one
 	@$(BIN)/python -m tests.lifecycle.turns $(ROUNDS) $(SEED)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from backends import memory
 from backends.errors import BadRequestError
 from backends.mlx import library
 from backends.mlx.checkpoints import checkpoints as find_checkpoints
@@ -140,6 +141,7 @@ def give_back_memory() -> None:
     gc.collect()
     mx.synchronize()
     mx.clear_cache()
+    memory.trim()
 
 
 @dataclass(frozen=True, slots=True)

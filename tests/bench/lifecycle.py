@@ -139,9 +139,11 @@ def compare(what: str, ours: Sequence[float], theirs: Sequence[float], aim: str)
 def check_alone(daemon: Daemon, model: str) -> None:
     """Nothing was swapped if the other one is still there."""
     with contextlib.closing(connection(daemon.url)) as to:
-        loaded = [instance["model"] for instance in status(to)["instances"]]
-    if loaded != [model]:
-        raise RuntimeError(f"{loaded} are loaded, and not {model} in place of the other one")
+        told = status(to)
+    loaded = {one["model"]: one["reserved_bytes"] for one in told["instances"]}
+    if list(loaded) != [model]:
+        budget = told["budget_bytes"]
+        raise RuntimeError(f"{model} should be loaded alone; there are {loaded} in {budget} bytes")
 
 
 def loads(case: Case, daemon: Daemon, engine: Alone, rounds: int) -> None:

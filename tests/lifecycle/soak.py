@@ -67,8 +67,10 @@ def soak(seconds: float, seed: int) -> list[Check]:
 
 def _ended_well(daemon: Daemon) -> Check:
     status = daemon.wait(10)
-    holds = status == 0 and "Traceback" not in daemon.output
-    return Check("the daemon's exit status, no traceback", str(status), "0", holds)
+    _, raised, trace = daemon.output.partition("Traceback")
+    told = next((line for line in trace.splitlines()[1:] if line[:1].isalpha()), "")
+    what = "the daemon's exit status, no traceback"
+    return Check(what, f"{status} {told}".strip(), "0", status == 0 and not raised)
 
 
 class _Soak:

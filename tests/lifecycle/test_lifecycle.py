@@ -1,4 +1,5 @@
-"""The long proofs in short: `make soak`, `make cycles`, `make turns` and `make mlx-load`."""
+"""The long proofs in short: `make soak`, `make cycles`, `make heavy`, `make turns` and
+`make mlx-load`."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import pytest
 
 from tests.lifecycle.check import failed
 from tests.lifecycle.cycles import cycles
+from tests.lifecycle.heavy import heavy
 from tests.lifecycle.mlx_load import mlx_load
 from tests.lifecycle.soak import soak
 from tests.lifecycle.turns import turns
@@ -19,6 +21,10 @@ def test_nothing_is_left_of_requests_faults_and_changes() -> None:
 
 def test_loading_and_unloading_leaves_nothing_behind() -> None:
     assert failed(cycles(5)) == []
+
+
+def test_the_memory_of_weights_comes_back() -> None:
+    assert failed(heavy(3)) == []
 
 
 def test_models_that_take_turns_serve_everybody_in_order() -> None:
