@@ -26,6 +26,7 @@ from pathlib import Path
 
 import psutil
 
+from router.gauge import LOOK_SECONDS
 from tests.bench.alone import Alone, MLXAlone, ServerAlone
 from tests.bench.asking import connection, first_token, get_seconds, post, status
 from tests.bench.detect import write_tree
@@ -35,6 +36,8 @@ from tests.tiny.variants import build
 ROUNDS = 15
 FIRST_ROUNDS = 3
 LOAD_AIM_MS, SWAP_AIM_MS, LATENCY_AIM_MS = 60, 150, 50
+MEASURED_SECONDS = 3 * LOOK_SECONDS
+"""After which what is reserved is what was measured."""
 PROBE_SECONDS = 15.0
 PROBE_PAUSE_SECONDS = 0.002
 SCANNED_MODELS = 300
@@ -75,8 +78,7 @@ def room_for_one(daemon: Daemon, models: Sequence[str]) -> str:
     with contextlib.closing(connection(daemon.url)) as to:
         for model in models:
             routed(daemon, model)
-        while any(i["measured_bytes"] is None for i in status(to)["instances"]):
-            time.sleep(0.1)
+        time.sleep(MEASURED_SECONDS)
         taken = [instance["reserved_bytes"] for instance in status(to)["instances"]]
     if len(taken) != len(models):
         raise RuntimeError(f"{len(taken)} of {len(models)} models fit into this machine")
