@@ -37,6 +37,8 @@ def _facts(entry: ModelEntry, memory: Mapping[str, int] | None) -> list[tuple[st
     rows = [
         ("model", entry.id),
         ("path", str(info.path)),
+        *(("adapter", str(folder)) for folder in (entry.adapter,) if folder),
+        *(("draft", str(folder)) for folder in (entry.draft,) if folder),
         ("format", info.format.value),
         ("quantisation", explain.quantization(info)),
         ("architecture", info.architecture.name or "unknown"),

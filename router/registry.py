@@ -125,7 +125,9 @@ def build(
     jury = Jury(backends, experience or Experience())
     said = {model.id: model for model in models}
     entries = [_entry(info, jury, wishes, _said_of(info, said)) for info in report.models]
-    return Registry(with_relatives(entries, report.skipped, models), report.skipped)
+    entries = with_relatives(entries, report.skipped, models)
+    adapters = {entry.adapter for entry in entries}
+    return Registry(entries, [one for one in report.skipped if one.path not in adapters])
 
 
 class Jury:

@@ -15,6 +15,8 @@ def entry(model: ModelEntry) -> dict[str, Any]:
         "verdicts": [_verdict(verdict) for verdict in model.verdicts],
         "engine": model.choice.engine,
         "engine_reason": model.choice.why,
+        "adapter": str(model.adapter) if model.adapter else None,
+        "draft": str(model.draft) if model.draft else None,
         "evidence": [
             {"field": e.field, "value": e.value, "source": e.source} for e in model.info.evidence
         ],

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from openai import BadRequestError, OpenAI
 
+from tests.backends.mlx.test_relatives import adapter
 from tests.bench import mlx_models
 from tests.e2e.daemon import Daemon, serving
 from tests.tiny import dialogues as d
@@ -23,6 +24,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     root = tmp_path_factory.mktemp("mlx")
     build("mlx-4bit", root / "parrot")
     mlx_models.write(root / "hybrid", mlx_models.HYBRID)
+    adapter(root / "poet", root / "parrot", 1.0)
     with serving(root) as running:
         yield running
 
@@ -107,6 +109,18 @@ def test_streamed_choices_come_with_their_likelihoods(daemon: Daemon) -> None:
             if choice.logprobs:
                 likely[choice.index] += "".join(one.token for one in choice.logprobs.content)
     assert texts == likely == [d.SENTENCE] * 2
+
+
+def test_an_adapter_is_a_model_of_its_own_beside_its_base(daemon: Daemon) -> None:
+    listed = {model.id for model in client(daemon).models.list()}
+    assert listed == {"parrot", "hybrid", "poet"}
+    poem = ask(daemon, "poet", d.user(d.QUESTION), max_tokens=24)
+    assert poem.model == "poet"
+    assert d.SENTENCE not in poem.choices[0].message.content
+    assert ask(daemon, "parrot", d.user(d.QUESTION)).choices[0].message.content == d.SENTENCE
+    with daemon.client() as http:
+        told = http.get("/router/models").json()
+    assert [one["path"] for one in told["skipped"]] == []
 
 
 @pytest.mark.parametrize(
