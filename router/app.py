@@ -20,6 +20,7 @@ from router.api.admin import (
     UnloadModel,
     Welcome,
 )
+from router.api.admission import Admission
 from router.api.answer import ErrorBoundary
 from router.api.cors import Cors
 from router.api.gate import Gate
@@ -33,8 +34,9 @@ from router.tally import Tally
 
 
 def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> Starlette:
-    chat = Completions(configuration, catalog, pool, "messages")
-    text = Completions(configuration, catalog, pool, "prompt")
+    admission = Admission(catalog, pool)
+    chat = Completions(configuration, admission, "messages")
+    text = Completions(configuration, admission, "prompt")
     models, all_models = Models(catalog), AllModels(catalog)
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),

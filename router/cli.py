@@ -189,7 +189,7 @@ def _end_at_once() -> None:
 
 
 def _invitation(registry: Registry, base: str, chosen: Settings) -> str:
-    from router.api.openai import NOT_FOR_TEXT
+    from router.api.admission import NOT_FOR_TEXT
 
     able = [entry for entry in registry.servable if entry.info.role not in NOT_FOR_TEXT]
     if not able:

@@ -81,12 +81,14 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the router itself reads of a request: `fields` are the names of all that it has."""
+    """What the router itself reads of a request: `fields` are the names of all that it has,
+    `picture` is where its first picture stands."""
 
     model: str
     stream: bool
     keep_alive: KeepAlive | None
     fields: frozenset[str]
+    picture: str | None = None
 
 
 def asked(body: bytes, required: str) -> Asked:
@@ -95,19 +97,39 @@ def asked(body: bytes, required: str) -> Asked:
     Raises:
         InvalidRequestError: not a JSON object, or a field that is missing or of a wrong type.
     """
+    value = json_object(body)
+    model = model_of(value)
+    if not isinstance(value.get("stream"), bool | None):
+        raise InvalidRequestError("`stream` must be true or false.", param="stream")
+    _check_required(value, required)
+    picture = _picture(value["messages"]) if required == "messages" else None
+    return Asked(model, bool(value.get("stream")), keep_alive(value), frozenset(value), picture)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """
+    Raises:
+        InvalidRequestError: it is none, is nested too deeply, or has a key twice.
+    """
     value = _load(body)
     if not isinstance(value, dict):
         raise InvalidRequestError("The request body must be a JSON object.")
+    return value
+
+
+def model_of(value: dict[str, Any]) -> str:
+    """The model that a request asks for.
+
+    Raises:
+        InvalidRequestError: it does not say.
+    """
     model = value.get("model")
     if not isinstance(model, str) or not model:
         found = "is missing" if "model" not in value else "must be a non-empty string"
         raise InvalidRequestError(
             f"`model` {found}: name one of those that GET /v1/models lists.", param="model"
         )
-    if not isinstance(value.get("stream"), bool | None):
-        raise InvalidRequestError("`stream` must be true or false.", param="stream")
-    _check_required(value, required)
-    return Asked(model, bool(value.get("stream")), keep_alive(value), frozenset(value))
+    return model
 
 
 def _check_required(value: dict[str, Any], required: str) -> None:
@@ -136,6 +158,15 @@ def _check_media(messages: list[dict[str, Any]]) -> None:
                         "Pictures and sounds are taken as `data:` URLs only; nothing is fetched.",
                         param=f"messages[{i}].content[{j}].{key}",
                     )
+
+
+def _picture(messages: list[dict[str, Any]]) -> str | None:
+    for i, message in enumerate(messages):
+        parts = message.get("content")
+        for j, part in enumerate(parts if isinstance(parts, list) else ()):
+            if isinstance(part, dict) and part.get("type") == "image_url":
+                return f"messages[{i}].content[{j}]"
+    return None
 
 
 def _load(body: bytes) -> Any:

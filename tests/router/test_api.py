@@ -719,13 +719,18 @@ def test_nothing_that_a_request_names_is_fetched(
     assert not fake.engine("a").records("request")
 
 
-def test_a_picture_in_the_request_itself_passes(fake: Engines) -> None:
+def test_a_picture_in_the_request_itself_passes_to_a_model_that_sees(fake: Engines) -> None:
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-    body = {"model": "a", "messages": [{"role": "user", "content": [part]}]}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}]
 
     async def main() -> None:
-        async with serving(fake, A) as site:
-            assert (await site.client.post(CHAT, json=body)).status_code == 200
+        async with serving(fake, A, entry("eye", role=Role.VISION)) as site:
+            blind = await site.chat({"model": "a", "messages": messages})
+            told = error(blind, 400, "invalid_request")
+            assert told["param"] == "messages[0].content[1]"
+            assert "a reads text only" in told["message"]
+            assert fake.engine("a").pids() == []
+            assert (await site.chat({"model": "eye", "messages": messages})).status_code == 200
 
     run(main())
 

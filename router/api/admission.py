@@ -1,0 +1,110 @@
+"""From a model's name to an engine that is asked under a lease: the way of every request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+from backends.asgi import disconnected
+from backends.base import Instance, Receive
+from backends.errors import EngineGoneError
+from detect.types import ModelInfo, Role
+from router.api.body import Asked
+from router.catalog import Catalog
+from router.entry import ModelEntry
+from router.errors import InvalidRequestError
+from router.pool import Pool
+
+NOT_FOR_TEXT: Mapping[Role, tuple[str, str]] = {
+    Role.EMBEDDING: ("an embedding model", "/v1/embeddings"),
+    Role.RERANKER: ("a reranker", "/v1/rerank"),
+}
+"""What a model of that role is, and the endpoint that OpenAI and its followers have for it."""
+
+NOTICED_SECONDS = 5.0
+"""Longest time until the end of a dead engine is known: as long as its guard may take."""
+
+Ask = Callable[[ModelEntry, Instance], Awaitable[None]]
+"""Puts the question to the engine and passes its answer on. Called again if the engine turns out
+to be gone before its first byte."""
+
+Telling = Callable[[Callable[[], str]], AbstractAsyncContextManager[None]]
+"""A block that tells the client, from time to time, what the function says."""
+
+
+def tell_nobody(state: Callable[[], str]) -> AbstractAsyncContextManager[None]:
+    return contextlib.nullcontext()
+
+
+class Admission:
+    """One frame owns the lease, so that disconnect, cancellation, crash and success all leave
+    through the same `async with`."""
+
+    def __init__(self, catalog: Catalog, pool: Pool) -> None:
+        self.catalog = catalog
+        self.pool = pool
+
+    async def answer(
+        self, request: Asked, receive: Receive, ask: Ask, telling: Telling = tell_nobody
+    ) -> None:
+        """Have `ask` done with the instance of the model that `request` names; `telling` is
+        around the wait for it.
+
+        Raises:
+            RouterError, EngineError: refused, not loaded, or failed while it answered.
+            ClientGoneError: the client left while it waited.
+        """
+        try:
+            await self._answer(request, receive, ask, telling)
+        except EngineGoneError:
+            # It had died unnoticed, and knows nothing of this request: another one is started.
+            await self._answer(request, receive, ask, telling)
+
+    async def _answer(self, request: Asked, receive: Receive, ask: Ask, telling: Telling) -> None:
+        registry = self.catalog.registry
+        _check_role(registry.find(request.model).info)
+        entry = registry.resolve(request.model)
+        _check_sight(entry, request)
+        async with contextlib.AsyncExitStack() as stack:
+            lease = self.pool.lease(entry, lambda: disconnected(receive), request.keep_alive)
+            async with telling(partial(self.pool.progress, entry.id)):
+                instance = await stack.enter_async_context(lease)
+            try:
+                await ask(entry, instance)
+            except EngineGoneError:
+                if not self.pool.scheduler.closed:
+                    # The pool, which waits for the same, is told before us.
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(instance.wait_failed(), NOTICED_SECONDS)
+                raise
+
+
+def _check_role(info: ModelInfo) -> None:
+    """An engine would load the model first and then fail, each with other words."""
+    if info.role not in NOT_FOR_TEXT:
+        return
+    kind, endpoint = NOT_FOR_TEXT[info.role]
+    raise InvalidRequestError(
+        f"{info.id} is {kind} and writes no text: the endpoint for it is {endpoint}, "
+        "which this daemon does not serve yet. Take another model for this request.",
+        param="model",
+    )
+
+
+def _check_sight(entry: ModelEntry, request: Asked) -> None:
+    """llama.cpp calls it a failure of its own, after the model was loaded for nothing."""
+    if request.picture is None or _may_see(entry.info):
+        return
+    raise InvalidRequestError(
+        f"{request.picture}: {entry.id} reads text only and cannot see pictures. Leave them out, "
+        "or take a model with vision.",
+        param=request.picture,
+    )
+
+
+def _may_see(info: ModelInfo) -> bool:
+    """The engine itself refuses where it is the one that cannot."""
+    return info.mmproj is not None or info.role is Role.VISION
