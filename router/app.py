@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from router.api import anthropic
 from router.api.admin import (
     AllModels,
     Livez,
@@ -23,9 +24,12 @@ from router.api.admin import (
 from router.api.admission import Admission
 from router.api.answer import ErrorBoundary
 from router.api.cors import Cors
+from router.api.error_shape import error_body
+from router.api.fluency import COUNT_TOKENS, MESSAGES
 from router.api.gate import Gate
 from router.api.metrics import Metrics
 from router.api.openai import Completions, Models
+from router.api.translation import Translated
 from router.catalog import Catalog
 from router.configuration import Configuration
 from router.errors import MethodNotAllowedError, RouterError, UnknownPathError
@@ -37,10 +41,14 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
     admission = Admission(catalog, pool)
     chat = Completions(configuration, admission, "messages")
     text = Completions(configuration, admission, "prompt")
+    says = Translated(configuration, admission, MESSAGES, anthropic.messages)
+    counts = Translated(configuration, admission, COUNT_TOKENS, anthropic.count_tokens)
     models, all_models = Models(catalog), AllModels(catalog)
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", text, methods=["POST"]),
+        Route(MESSAGES, says, methods=["POST"]),
+        Route(COUNT_TOKENS, counts, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
         Route("/", Welcome(catalog), methods=["GET"]),
@@ -74,20 +82,25 @@ def _middleware(configuration: Configuration, tally: Tally) -> list[Middleware]:
 
 async def _unknown_path(request: Request, error: Exception) -> Response:
     return _response(
+        request,
         UnknownPathError(
             f"There is nothing at {request.url.path[:200]}; this daemon serves "
-            "/v1/chat/completions, /v1/completions and /v1/models."
-        )
+            "/v1/chat/completions, /v1/completions, /v1/messages and /v1/models."
+        ),
     )
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _response(
+        request,
         MethodNotAllowedError(f"{request.url.path[:200]} does not take {request.method[:20]}."),
         error.headers,
     )
 
 
-def _response(error: RouterError, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+def _response(
+    request: Request, error: RouterError, headers: Mapping[str, str] | None = None
+) -> Response:
+    body = error_body(error, request.url.path)
+    return JSONResponse(body, status_code=error.status, headers=headers)

@@ -17,6 +17,8 @@ RouterError                     has a status, a type and a code in OpenAI's term
 ├── CircuitOpenError       503  it failed several times in a row, and is left alone for a while
 ├── StartFailedError       502  the engine did not become ready
 │   └── OutOfMemoryError   503  … because memory ran out although the budget had it
+├── UnsupportedError       501  the engine that runs the model cannot do it
+├── EngineRefusedError     502  the engine's own words, with its status and code if it told them
 ├── EngineFailedError      502  the engine ended, or answered with something else than HTTP
 └── EngineSilentError      504  the engine did not begin its answer in time
 SettingsError                   the settings cannot be honoured (exit 2)
@@ -155,6 +157,24 @@ class StartFailedError(RouterError):
 
 class OutOfMemoryError(StartFailedError):
     status, type, code = 503, "server_error", "memory.ran_out"
+
+
+class UnsupportedError(RouterError):
+    status, type, code = 501, "server_error", "unsupported_by_engine"
+
+
+class EngineRefusedError(RouterError):
+    """Where a translation has read the answer; else it goes to the client as it is."""
+
+    status, type, code = 502, "server_error", "engine_refused"
+
+    def __init__(
+        self, message: str, *, status: int, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message, param=param)
+        self.status = status
+        self.type = "invalid_request_error" if status < 500 else "server_error"
+        self.code = code or type(self).code
 
 
 class EngineFailedError(RouterError):

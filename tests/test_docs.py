@@ -12,7 +12,10 @@ import pytest
 from backends import errors as engine_errors
 from backends.verdicts import Reason
 from router import errors as router_errors
+from router.api.anthropic_error import TYPES, anthropic_error
+from router.api.fluency import FLUENCY
 from router.cli import main
+from router.errors import EngineRefusedError
 from router.option import ENGINE_NAMES
 from router.preference import ORDER, ORDER_ON_MACOS
 
@@ -161,3 +164,25 @@ def test_a_decision_has_its_number_a_context_and_consequences(page: Path) -> Non
     title, *sections = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     assert title.startswith(f"{int(page.name[:4])}. ")
     assert sections == ["Context", "Decision", "Consequences"]
+
+
+def test_the_table_of_dialects_is_that_of_the_code() -> None:
+    """What is translated is said of each engine, in the table's order."""
+    engines, *rows = next(tables(ROOT / "docs" / "api.md"))
+    said = {
+        (endpoint, engine): cell.partition(" ")[0]
+        for first, *cells in rows
+        for endpoint in re.findall(r"`(.+?)`", first)
+        for engine, cell in zip(engines[1:], cells, strict=True)
+    }
+    told = {key: value.value for key, value in FLUENCY.items()}
+    assert {key: said[key] for key in told} == told
+
+
+def test_the_table_of_anthropics_errors_is_that_of_the_code() -> None:
+    (rows,) = (rows for rows in tables(ROOT / "docs" / "api.md") if rows[0][0] == "status")
+    said = {int(status): row[1].strip("`") for row in rows[1:] for status in row[0].split(", ")}
+    for status, kind in said.items():
+        error = EngineRefusedError("x", status=status)
+        assert anthropic_error(error)["error"]["type"] == kind
+    assert said.keys() >= TYPES.keys()

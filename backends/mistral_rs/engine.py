@@ -14,6 +14,7 @@ What was measured of mistralrs 0.9.5, and is why this is as it is:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -105,6 +106,12 @@ class Engine:
             feed.closed = True
             work.cancel()
 
+    async def count(self, request: GenerationRequest) -> int:
+        """How many tokens its prompt has; raises BadRequestError where it cannot be rendered."""
+        loop = asyncio.get_running_loop()
+        prompt = await loop.run_in_executor(self._threads, self._prompt, request)
+        return prompt.tokens
+
     # In the request's thread
 
     def _work(self, feed: _Feed, request: GenerationRequest) -> None:
@@ -121,6 +128,7 @@ class Engine:
 
     def _answer(self, feed: _Feed, request: GenerationRequest) -> None:
         prompt = self._prompt(request)
+        self._check_length(prompt, "messages" if request.chat else "prompt")
         answer = Answer(self._dialect.parser(request, prompt.text), chat=request.chat)
         question = self._question(request, prompt, parses_calls=not self._dialect.calls)
         for chunk in self._chunks(question, feed):
@@ -157,14 +165,16 @@ class Engine:
             raise BadRequestError(
                 f"`{param}` is empty: there is nothing to go on from.", param=param
             )
-        if tokens >= self._context_length:
+        return _Prompt(text, tokens)
+
+    def _check_length(self, prompt: _Prompt, param: str) -> None:
+        if prompt.tokens >= self._context_length:
             raise BadRequestError(
-                f"The prompt has {tokens} tokens and {self._model} takes {self._context_length} "
-                "with the answer: shorten it, or raise --context-length where the model allows "
-                "more.",
+                f"The prompt has {prompt.tokens} tokens and {self._model} takes "
+                f"{self._context_length} with the answer: shorten it, or raise --context-length "
+                "where the model allows more.",
                 param=param,
             )
-        return _Prompt(text, tokens)
 
     def _question(self, request: GenerationRequest, prompt: _Prompt, *, parses_calls: bool) -> Any:
         """`parses_calls` has the engine read the calls of tools; else it leaves them as text."""

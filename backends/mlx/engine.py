@@ -138,6 +138,13 @@ class Engine:
                 async for choice in choices:
                     yield choice
 
+    async def count(self, request: GenerationRequest) -> int:
+        """How many tokens its prompt has; raises BadRequestError where it cannot be rendered."""
+        assert self._text is not None and self._text_thread is not None
+        loop = asyncio.get_running_loop()
+        prompt = await loop.run_in_executor(self._text_thread, self._text.prompt, request)
+        return len(prompt.ids)
+
     async def _answer(
         self, request: GenerationRequest, prompt: Prompt, limit: int, mask: Mask | None
     ) -> AsyncGenerator[Event, None]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import time
 from functools import partial
 
-from backends.asgi import parsed, whole_body
+from backends.asgi import parsed, send_whole, whole_body
 from backends.base import (
     InstanceOptions,
     InstanceState,
@@ -29,8 +30,15 @@ from backends.errors import (
 from backends.mlx import library
 from backends.mlx.engine import Engine
 from backends.start_failure import start_failure
-from backends.wire.request import CHAT_PATH, TEXT_PATH, GenerationRequest, Sampling, parse
-from backends.wire.response import respond
+from backends.wire.request import (
+    CHAT_PATH,
+    COUNT_PATH,
+    TEXT_PATH,
+    GenerationRequest,
+    Sampling,
+    parse,
+)
+from backends.wire.response import counted, respond
 
 log = logging.getLogger("router.engine")
 
@@ -108,11 +116,15 @@ class MLXInstance:
                 f"{self.model} is {self._life.state}; ask again.", engine="mlx", model=self.model
             )
         path = scope["path"]
-        if path not in (CHAT_PATH, TEXT_PATH):
+        if path not in (CHAT_PATH, TEXT_PATH, COUNT_PATH):
             raise BadRequestError(f"The mlx engine does not serve {path}.", engine="mlx")
         body = await whole_body(receive)
-        read = partial(parse, chat=path == CHAT_PATH, engine="mlx", supported=SUPPORTED)
+        read = partial(parse, chat=path != TEXT_PATH, engine="mlx", supported=SUPPORTED)
         request = await parsed(body, read)
+        if path == COUNT_PATH:
+            answer = json.dumps(counted(await self._engine.count(request)))
+            await send_whole(send, 200, b"application/json", answer.encode())
+            return
         events = self._engine.generate(request)
         await respond(request, self.model, events, receive, send)
 

@@ -13,6 +13,8 @@ from backends.wire.constraint import Constraint, constraint
 Json = dict[str, Any]
 
 CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/v1/completions"
+COUNT_PATH = "/v1/chat/completions/input_tokens"
+"""llama.cpp's: a chat request, answered with the length of its prompt."""
 
 MAX_STOPS = 16
 MAX_CHOICES = 32

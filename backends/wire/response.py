@@ -139,6 +139,11 @@ def usage_object(usage: Usage) -> Json:
     }
 
 
+def counted(tokens: int) -> Json:
+    """The answer to a request for the length of its prompt, as llama.cpp gives it."""
+    return {"object": "response.input_tokens", "input_tokens": tokens}
+
+
 def _json(value: Json) -> bytes:
     """JSON on one line, so that no text can end an event early; lone surrogates are replaced."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -44,7 +44,9 @@ def main() -> None:
         sys.stderr.write(f"{ENGINE} could not load the model: {error}\n")
         sys.stderr.flush()
         os._exit(1)
-    app = CompletionsApp(engine.generate, engine=ENGINE, model=arguments.alias, supported=SUPPORTED)
+    app = CompletionsApp(
+        engine.generate, engine.count, engine=ENGINE, model=arguments.alias, supported=SUPPORTED
+    )
     server(app, arguments.socket).run()
 
 

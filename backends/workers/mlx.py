@@ -52,7 +52,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
         sys.stderr.flush()
         # Its thread may be in the middle of something that does not end by itself.
         os._exit(1)
-    app = CompletionsApp(engine.generate, engine="mlx", model=arguments.alias, supported=SUPPORTED)
+    app = CompletionsApp(
+        engine.generate, engine.count, engine="mlx", model=arguments.alias, supported=SUPPORTED
+    )
     await server(app, arguments.socket).serve()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from backends.asgi import send_whole
 from backends.base import Message, Receive, Scope, Send
 from backends.errors import EngineError
+from router.api.error_shape import error_body
 from router.errors import ClientGoneError, RouterError, ShuttingDownError, as_router_error
 from router.tally import Tally
 
@@ -28,15 +29,16 @@ async def send_text(send: Send, text: str) -> None:
     await send_whole(send, 200, kind, text.encode("utf-8", "replace"))
 
 
-async def send_error(send: Send, error: RouterError) -> None:
+async def send_error(send: Send, error: RouterError, path: str) -> None:
+    """In the shape that clients of `path` expect."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if error.retry_after_seconds is not None:
         headers = ((b"retry-after", str(error.retry_after_seconds).encode()),)
-    await send_json(send, error.status, error.body(), headers)
+    await send_json(send, error.status, error_body(error, path), headers)
 
 
 class ErrorBoundary:
-    """The outermost app: every exception becomes a sentence in OpenAI's shape, none a traceback.
+    """The outermost app: every exception becomes a sentence, none a traceback.
 
     After the first byte there is no JSON error: the response is left incomplete, which makes
     the server cut the connection, so that the client can tell.
@@ -63,16 +65,15 @@ class ErrorBoundary:
         except asyncio.CancelledError:
             # The daemon is made to end: whoever waits for an answer is told, not cut off.
             if not started:
-                await send_error(
-                    watched, ShuttingDownError("The router ends.", retry_after_seconds=5)
-                )
+                ending = ShuttingDownError("The router ends.", retry_after_seconds=5)
+                await send_error(watched, ending, scope["path"])
             raise
         except Exception as error:
             _log(scope, error, started)
             translated = as_router_error(error)
             self.tally.errors[translated.code] += 1
             if not started:
-                await send_error(watched, translated)
+                await send_error(watched, translated, scope["path"])
 
 
 def _log(scope: Scope, error: Exception, started: bool) -> None:

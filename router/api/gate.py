@@ -30,7 +30,7 @@ class Gate:
         if scope["type"] == "http":
             error = _refusal(scope, self.configuration.settings)
             if error is not None:
-                await send_error(send, error)
+                await send_error(send, error, scope["path"])
                 return
         await self.app(scope, receive, send)
 

@@ -4,7 +4,8 @@
 
 `FILE` holds a JSON object of `BEHAVIOUR`'s keys, read at the start. How an answer goes is told by
 the request itself, whose body may carry `"fake": {…}` with `ANSWER`'s keys: the router passes
-bodies on untouched. What happened is recorded, one JSON object a line, with monotonic seconds.
+bodies on untouched. Where it translates them, the last message's text says it: `{"fake": {…}}`.
+What happened is recorded, one JSON object a line, with monotonic seconds.
 
 Imports little and runs without `site`, because hundreds are started; one thread per connection,
 because only raw sockets misbehave at the byte level.
@@ -193,7 +194,7 @@ class Answer:
         self.server = server
         self.connection = connection
         self.asked = asked
-        self.how = {**ANSWER, **asked.get("fake", {})}
+        self.how = {**ANSWER, **(asked.get("fake") or told_in_text(asked))}
         self.stream = bool(asked.get("stream"))
 
     def give(self) -> None:
@@ -256,6 +257,15 @@ class Answer:
             self.server.record("cancelled")
             return False
         return True
+
+
+def told_in_text(asked: Json) -> Json:
+    messages = asked.get("messages") or [{}]
+    text = messages[-1].get("content")
+    if not isinstance(text, str) or not text.startswith('{"fake":'):
+        return {}
+    told: Json = json.loads(text)["fake"]
+    return told
 
 
 def gone(connection: socket.socket, gate: int | None) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from backends.errors import BadRequestError, EngineDiedError
 from backends.wire.app import HEALTH_PATH, CompletionsApp
 from backends.wire.events import Event, Finished, TextDelta, Usage
-from backends.wire.request import CHAT_PATH, TEXT_PATH, GenerationRequest
+from backends.wire.request import CHAT_PATH, COUNT_PATH, TEXT_PATH, GenerationRequest
 from tests.backends.messages import Exchange, scope
 from tests.serving import client, serving
 from tests.slack import run
@@ -33,7 +33,11 @@ async def echo(request: GenerationRequest) -> AsyncGenerator[Event, None]:
     yield Finished("stop", Usage(1, 1))
 
 
-APP = CompletionsApp(echo, engine="fake", model="m", supported=frozenset({"seed"}))
+async def length(request: GenerationRequest) -> int:
+    return len(request.messages)
+
+
+APP = CompletionsApp(echo, length, engine="fake", model="m", supported=frozenset({"seed"}))
 
 
 def ask(method: str, path: str, body: bytes = b"") -> Exchange:
@@ -55,6 +59,14 @@ def post(path: str, **fields: Any) -> tuple[int | None, Any]:
 def test_it_is_healthy() -> None:
     exchange = ask("GET", HEALTH_PATH)
     assert (exchange.status, json.loads(exchange.body)) == (200, {"status": "ok"})
+
+
+def test_it_tells_how_long_a_prompt_is() -> None:
+    message = {"role": "user", "content": "a"}
+    answer = {"object": "response.input_tokens", "input_tokens": 2}
+    assert post(COUNT_PATH, messages=[message, message]) == (200, answer)
+    status, refused = post(COUNT_PATH, messages=[])
+    assert (status, refused["error"]["param"]) == (400, "messages")
 
 
 def test_it_answers_both_kinds_of_requests() -> None:

@@ -1,0 +1,222 @@
+"""Where an engine's answer in OpenAI's terms goes, to leave in another dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from backends.base import Message, Send
+from router.api.answer import send_json
+from router.api.sse import EventReader
+from router.errors import (
+    EngineFailedError,
+    EngineRefusedError,
+    RouterError,
+    UnsupportedError,
+    as_router_error,
+)
+
+Json = dict[str, Any]
+
+QUIET_SECONDS = 10.0
+"""Longest silence in a stream. An error before its end still has a status of its own, and clients
+and proxies give up after a minute at the earliest."""
+
+MAX_ANSWER_BYTES = 64 * 2**20
+MAX_REFUSAL_BYTES = 2**20
+DONE = "[DONE]"
+
+UNKNOWN_PATH = frozenset(
+    (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+)
+
+
+class AnswerStream(Protocol):
+    """One streamed answer in a dialect, piece by piece; each piece is whole lines or events."""
+
+    content_type: bytes
+
+    def add(self, chunk: Json) -> Iterable[bytes]:
+        """A `chat.completion.chunk` of the engine. What it lacks is empty.
+
+        Raises:
+            EngineFailedError: chunks in an order that cannot be told in the dialect.
+        """
+
+    def finish(self) -> Iterable[bytes]:
+        """The engine is done. Raises as `add` does, where its answer has no end."""
+
+    def wait(self) -> Iterable[bytes]:
+        """Something that keeps the connection alive; empty where the dialect has nothing."""
+
+    def fail(self, error: RouterError) -> Iterable[bytes]:
+        """The last words of a stream that has begun."""
+
+
+class _Refusal:
+    """An answer of the engine that is an error."""
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+        self._body = bytearray()
+
+    def add(self, body: bytes) -> None:
+        self._body += body[: MAX_REFUSAL_BYTES - len(self._body)]
+
+    def error(self) -> RouterError:
+        error = said(_json(bytes(self._body)), self._status)
+        if self._status in UNKNOWN_PATH:
+            return UnsupportedError(
+                f"The engine that runs this model cannot do this: {error.message}", param="model"
+            )
+        return error
+
+
+class WholeOutlet:
+    """Puts an answer that is one JSON object into the dialect."""
+
+    def __init__(self, send: Send, translate: Callable[[Json], Json]) -> None:
+        self.passing = False
+        self._send = send
+        self._translate = translate
+        self._refusal: _Refusal | None = None
+        self._body = bytearray()
+
+    @contextlib.asynccontextmanager
+    async def keeping_alive(self) -> AsyncIterator[None]:
+        yield
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._refusal = _Refusal(message["status"]) if message["status"] != 200 else None
+        elif self._refusal:
+            self._refusal.add(message.get("body", b""))
+        elif len(self._body) <= MAX_ANSWER_BYTES:
+            self._body += message.get("body", b"")
+
+    async def finish(self) -> None:
+        if self.passing:
+            return
+        if self._refusal:
+            raise self._refusal.error()
+        answer = _json(bytes(self._body)) if len(self._body) <= MAX_ANSWER_BYTES else None
+        if answer is None:
+            raise EngineFailedError("The engine answered with something else than a JSON object.")
+        await send_json(self._send, 200, self._translate(answer))
+
+    async def fail(self, error: Exception) -> None:
+        """Nothing was sent: the error is an answer of its own."""
+
+
+class StreamOutlet:
+    """Puts a stream of chunks into the dialect as they come. While there are none, the dialect's
+    keep-alive is sent; from then on an error is its last event and a cut connection."""
+
+    def __init__(self, send: Send, stream: AnswerStream) -> None:
+        self.passing = False
+        self._send = send
+        self._stream = stream
+        self._reader = EventReader()
+        self._refusal: _Refusal | None = None
+        self._failure: RouterError | None = None
+        self._began = False
+        self._done = False
+        self._spoke = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def keeping_alive(self) -> AsyncIterator[None]:
+        ticker = asyncio.create_task(self._keep_alive())
+        try:
+            yield
+        finally:
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._refusal = _Refusal(message["status"]) if message["status"] != 200 else None
+        elif self._refusal:
+            self._refusal.add(message.get("body", b""))
+        elif not self._failure and not self._done:
+            await self._translate(message.get("body", b""))
+
+    async def finish(self) -> None:
+        if self.passing:
+            return
+        if failure := self._refusal.error() if self._refusal else self._failure:
+            raise failure
+        if not self._done:
+            raise EngineFailedError("The engine's answer broke off in the middle.")
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def fail(self, error: Exception) -> None:
+        if self._began:
+            await self._say(self._stream.fail(as_router_error(error)))
+
+    async def _translate(self, body: bytes) -> None:
+        try:
+            for event in self._reader.add(body):
+                if event.data == DONE:
+                    await self._say(self._stream.finish())
+                    self._done = True
+                    return
+                await self._add(event.data)
+        except RouterError as error:
+            self._failure = error
+
+    async def _add(self, data: str) -> None:
+        chunk = _json(data)
+        if chunk is None:
+            raise EngineFailedError("The engine's stream has an event that is no JSON object.")
+        if "error" in chunk:
+            raise said(chunk, HTTPStatus.BAD_GATEWAY)
+        await self._say(self._stream.add(chunk))
+
+    async def _keep_alive(self) -> None:
+        while not self.passing and not self._done:
+            quiet = time.monotonic() - self._spoke
+            if quiet >= QUIET_SECONDS:
+                self._spoke += quiet
+                await self._say(self._stream.wait())
+            else:
+                await asyncio.sleep(QUIET_SECONDS - quiet)
+
+    async def _say(self, pieces: Iterable[bytes]) -> None:
+        body = b"".join(pieces)
+        if not body:
+            return
+        self._spoke = time.monotonic()
+        if not self._began:
+            self._began = True
+            headers = [
+                (b"content-type", self._stream.content_type),
+                (b"cache-control", b"no-cache"),
+            ]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+def said(answer: Json | None, status: int) -> RouterError:
+    """The error in an engine's answer: its own words, bounded, if it has some."""
+    told = (answer or {}).get("error")
+    told = told if isinstance(told, dict) else {"message": told}
+    message, code, param = (told.get(name) for name in ("message", "code", "param"))
+    return EngineRefusedError(
+        message[:2000] if isinstance(message, str) and message else "The engine failed.",
+        status=status,
+        code=code if isinstance(code, str) else None,
+        param=param if isinstance(param, str) else None,
+    )
+
+
+def _json(text: str | bytes) -> Json | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,128 @@
+"""Other dialects than OpenAI's: a request is put to the engine as a chat completion, and the answer
+is put back into the dialect.
+
+A dialect is a function from a request's body to a `Translation`, which is pure. `Translated` is the
+endpoint for it: admission, lease, keep-alive and errors are the same for all of them. To add one:
+write the function, a row per engine in `router.api.fluency`, the shape of its errors in
+`router.api.error_shape`, and a route in `router.app`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from backends.asgi import parsed
+from backends.base import Instance, Message, Receive, Scope, Send
+from backends.errors import EngineError
+from router.api.admission import Admission
+from router.api.body import Asked, read_body, replay
+from router.api.engine_body import for_engine
+from router.api.fluency import Fluency, fluency
+from router.api.outlet import AnswerStream, StreamOutlet, WholeOutlet
+from router.configuration import Configuration
+from router.entry import ModelEntry
+from router.errors import InvalidRequestError, RouterError, UnsupportedError
+
+Json = dict[str, Any]
+
+
+class Translation(Protocol):
+    """One request, read and found right."""
+
+    @property
+    def asked(self) -> Asked:
+        """What the router needs to know of it; `fields` are those of `question`."""
+
+    @property
+    def path(self) -> str:
+        """The path of the engine that is asked."""
+
+    @property
+    def question(self) -> Json:
+        """The body for that path, in OpenAI's terms."""
+
+    def whole(self, answer: Json) -> Json:
+        """The engine's answer, in the dialect. What it lacks is empty; nothing is raised."""
+
+    def stream(self) -> AnswerStream:
+        """For the one answer that is streamed."""
+
+
+Dialect = Callable[[bytes], Translation]
+"""Raises InvalidRequestError, with the field's path in the dialect's own terms."""
+
+
+class Translated:
+    """The endpoint of a dialect, at the path `endpoint` of `router.api.fluency`."""
+
+    def __init__(
+        self, configuration: Configuration, admission: Admission, endpoint: str, dialect: Dialect
+    ) -> None:
+        self.configuration = configuration
+        self.admission = admission
+        self.endpoint = endpoint
+        self.dialect = dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(scope, receive, self.configuration.settings.max_body)
+        translation, question = await parsed(body, self._read)
+        client = _Client(receive)
+        outlet = (
+            StreamOutlet(send, translation.stream())
+            if translation.asked.stream
+            else WholeOutlet(send, translation.whole)
+        )
+
+        async def ask(entry: ModelEntry, instance: Instance) -> None:
+            engine = instance.status().engine
+            match fluency(self.endpoint, engine):
+                case Fluency.NATIVE:
+                    outlet.passing = True
+                    await instance(scope, replay(body, client.receive), send)
+                case Fluency.TRANSLATED:
+                    whole = await for_engine(question, translation.asked, entry)
+                    asked = _question_scope(scope, translation.path)
+                    await instance(asked, replay(whole, client.receive), outlet.send)
+                case Fluency.NONE:
+                    raise UnsupportedError(
+                        f"{engine}, which runs {entry.id}, does not serve {self.endpoint}.",
+                        param="model",
+                    )
+
+        async with outlet.keeping_alive():
+            try:
+                await self.admission.answer(translation.asked, client.receive, ask)
+                if not client.gone:
+                    await outlet.finish()
+            except (RouterError, EngineError) as error:
+                await outlet.fail(error)
+                raise
+
+    def _read(self, body: bytes) -> tuple[Translation, bytes]:
+        try:
+            translation = self.dialect(body)
+            return translation, json.dumps(translation.question).encode()
+        except RecursionError:
+            raise InvalidRequestError("The request body is nested too deeply.") from None
+
+
+class _Client:
+    """Knows whether the client has left: then an answer that breaks off is nobody's failure."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.gone = False
+        self._receive = receive
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.gone = self.gone or message["type"] == "http.disconnect"
+        return message
+
+
+def _question_scope(scope: Scope, path: str) -> Scope:
+    """A request of our own: the client's headers are about its dialect."""
+    headers = [(b"content-type", b"application/json")]
+    own = {"path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+    return {**scope, "method": "POST", **own}
