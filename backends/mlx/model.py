@@ -14,18 +14,16 @@ from backends.errors import BadRequestError
 from backends.mlx import library
 from backends.mlx.checkpoints import checkpoints as find_checkpoints
 from backends.mlx.grammar import Grammars, Mask, Thinking
+from backends.mlx.notations import notation_of
 from backends.mlx.spelling import Spellings
 from backends.mlx.thread import Work
 from backends.wire import sandbox
 from backends.wire.answer_parser import ReasoningFormat
-from backends.wire.call_grammar import CallFormat
-from backends.wire.calls import ToolFormat, Tools, whole_calls
+from backends.wire.constraint import Constraint
 from backends.wire.defaults import defaults_of_folder
-from backends.wire.dialect import Dialect, Format, dialect_of
-from backends.wire.json_calls import hermes, mistral
+from backends.wire.dialect import Dialect, dialect_of
 from backends.wire.request import GenerationRequest, Json
 from backends.wire.template import without_nulls
-from backends.wire.xml_calls import qwen3_coder
 from detect.safetensors_header import read_header
 
 SLICE_BYTES = 256 * 2**20
@@ -227,12 +225,10 @@ class Text:
         known = dialect_of(self._template())
         if known.harmony:
             return known
-        tokenizer, reasoning, tools = self._tokenizer, known.reasoning, known.tools
+        tokenizer, reasoning = self._tokenizer, known.reasoning
         if tokenizer.has_thinking:
             reasoning = ReasoningFormat(tokenizer.think_start, tokenizer.think_end)
-        if tokenizer.tool_parser is not None:
-            tools = _format(tokenizer)
-        return Dialect(reasoning, tools)
+        return Dialect(reasoning, notation_of(tokenizer, known.tools))
 
     def _template(self) -> str:
         template = self._tokenizer.chat_template
@@ -245,25 +241,20 @@ class Text:
         Raises:
             BadRequestError: the form is wrong, or cannot be enforced on this model.
         """
-        if request.constraint is None:
+        demanded = self.dialect.demanded(request)
+        if demanded is None:
             return None
         return self._grammars.mask(
-            request.constraint, self._calls(), self._thinking(request, prompt)
+            demanded, self.dialect.written, self._thinking(request, demanded, prompt)
         )
 
-    def _calls(self) -> CallFormat | None:
-        parser = self._tokenizer.tool_parser
-        if parser is None:
-            return None
-        return CallFormat(
-            style=parser.__module__.rpartition(".")[2],
-            start=self._tokenizer.tool_call_start,
-            end=self._tokenizer.tool_call_end or "",
-        )
-
-    def _thinking(self, request: GenerationRequest, prompt: Prompt) -> Thinking | None:
-        """None: the model answers at once, or the prompt has a thought already."""
+    def _thinking(
+        self, request: GenerationRequest, demanded: Constraint, prompt: Prompt
+    ) -> Thinking | None:
+        """None: the model answers at once, the prompt has a thought already, or the form has."""
         if self.dialect.harmony and request.chat:
+            if demanded.answer is None:
+                return None
             return Thinking(HARMONY_THOUGHT, open=True, may_end=bool(request.tools))
         reasoning = self.dialect.reasoning
         if reasoning is None or not request.chat or prompt.ends_with(reasoning.end):
@@ -339,28 +330,6 @@ class Text:
                 f"The model's chat template refused the messages: {error}", param="messages"
             ) from error
         return text
-
-
-STREAMED: Mapping[str, Format] = {
-    "json_tools": hermes,
-    "mistral": mistral,
-    "qwen3_coder": qwen3_coder,
-}
-"""The parsers of mlx-lm in whose place we read calls as they come."""
-
-
-def _format(tokenizer: Any) -> Format:
-    parse = tokenizer.tool_parser
-    ours = STREAMED.get(parse.__module__.rpartition(".")[2])
-
-    def whole(tools: Tools) -> ToolFormat:
-        return whole_calls(
-            tokenizer.tool_call_start,
-            tokenizer.tool_call_end or "",
-            lambda text: parse(text, list(tools)),
-        )
-
-    return ours or whole
 
 
 def _vocabulary(config: Mapping[str, Any], tokens: int) -> int:

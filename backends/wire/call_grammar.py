@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from backends.errors import BadRequestError
-from backends.wire.constraint import Calls, Function, Grammar
-from backends.wire.lark import inline, quoted
+from backends.wire.call_bodies import Body, Mark, json_head
+from backends.wire.constraint import Calls
+from backends.wire.lark import quoted
 
 Marker = Callable[[str], int | None]
 """The id of the one token that a text is, or None where it is several."""
@@ -18,14 +17,28 @@ SHARED_RULES = ("SPACE: / ?/", "GAP: /\\n?/", 'NEWLINE: "\\n"')
 """Within a line, around what a marker encloses, and where a line has to end."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallFormat:
-    """`style` is the name of the parser that reads the calls, `start` and `end` what stands around
-    each of them (`end` may be empty: to the last)."""
+    """How calls are written: markers around all of them (`opening`, `closing`) and around each
+    (`start`, `end`), each of which may be empty.
 
-    style: str
-    start: str
-    end: str
+    Where there is no `body`, the rest of a call is free behind its `head`, which is known as far
+    as it has `{name}`. `listed` calls are one JSON list; `separator` stands between two calls, of
+    which `single` ones have none. `bare` is the key of the arguments of calls that are JSON objects
+    without a marker. `preface` is what may stand before the first, as a rule.
+    """
+
+    body: Body | None = None
+    head: str = ""
+    start: str = ""
+    end: str = ""
+    opening: str = ""
+    closing: str = ""
+    separator: str = ""
+    listed: bool = False
+    single: bool = False
+    bare: str = ""
+    preface: Callable[[Mark], str] | None = None
 
 
 def call_rules(calls: Calls, written: CallFormat, marker: Marker, stop_ids: frozenset[int]) -> str:
@@ -34,53 +47,94 @@ def call_rules(calls: Calls, written: CallFormat, marker: Marker, stop_ids: froz
     Raises:
         BadRequestError: one function is demanded, and nobody knows where its name would stand.
     """
-    body = BODIES.get(written.style)
-    if body is None and written.style not in HEADS and calls.named:
+    if written.body is None and not written.head and calls.named:
         raise BadRequestError(
             "This model writes calls in a way that cannot be bound to one function; leave "
             "`tool_choice` to `required`.",
             param=calls.param,
         )
-    rules = _Rules(written, marker, stop_ids)
-    lines = rules.known(calls, body) if body else rules.opened(calls)
-    return "\n".join((*rules.around(calls), *lines, *SHARED_RULES))
+    rules = _Rules(written, calls, marker, stop_ids)
+    return "\n".join((*rules.around(), *rules.free(), *rules.begun(), *SHARED_RULES))
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
+    """`behind` are all calls without the marker that they begin with, `begun` is one."""
+
     format: CallFormat
+    calls: Calls
     marker: Marker
     stop_ids: frozenset[int]
 
-    def around(self, calls: Calls) -> Iterator[str]:
-        more = " (GAP call)*" if calls.several else ""
-        yield f"calls: call{more}"
-        yield f"call: {self._mark(self.format.start)} begun"
-        start = self.marker(self.format.start)
-        if start is not None:
-            yield f"free: {self._any_but(start)}* calls?"
+    def around(self) -> Iterator[str]:
+        written = self.format
+        if written.preface:
+            yield f"preface: {written.preface(self.mark)}"
+        yield f"calls: {'preface' if written.preface else ''} {self.mark(self._first)} behind"
+        yield f"call: {self.mark(written.start)} begun"
+        inner = f"{'call' if written.opening else 'begun'} {self._more()}"
+        if written.listed:
+            inner = f'"[" SPACE {inner} SPACE "]"'
+        closing = f"GAP {self.mark(written.closing)}" if written.closing else ""
+        yield f"behind: {inner} {closing}"
+
+    @property
+    def _first(self) -> str:
+        return self.format.opening or self.format.start
+
+    def _more(self) -> str:
+        if self.format.single or not self.calls.several:
+            return ""
+        separator = self.format.separator
+        return f"({f'SPACE {quoted(separator)} SPACE' if separator else 'GAP'} call)*"
+
+    def free(self) -> Iterator[str]:
+        written = self.format
+        if written.bare:
+            yield from self._bare()
+        elif self.marker(self._first) is not None:
+            known = (self.marker(text) for text in (written.opening, written.start) if text)
+            begins = (token for token in known if token is not None)
+            yield f"free: {self._any_but(*begins)}* calls?"
         else:
-            yield f"free: /(?s:.*)/ | lead begun{more}"
-            yield f"lead[suffix={quoted(self.format.start)}]: /(?s:.*)/"
+            yield "free: /(?s:.*)/ | lead behind"
+            yield f"lead[suffix={quoted(self._first)}]: /(?s:.*)/"
 
-    def known(self, calls: Calls, body: Callable[[str, Function], Iterable[str]]) -> Iterator[str]:
-        """Calls of which every part is known."""
-        names = [f"body_{i}" for i in range(len(calls.functions))]
-        end = f" GAP {self._mark(self.format.end)}" if self.format.end else ""
-        yield f"begun: GAP ({' | '.join(names)}){end}"
-        for name, function in zip(names, calls.functions, strict=True):
-            yield from body(name, function)
+    def _bare(self) -> Iterator[str]:
+        """A text does not begin like a call, however it is spaced. Of two terminals the one that
+        goes on wins, so that all up to a call's arguments is one as well."""
+        key, functions = self.format.bare, self.calls.functions
+        heads = [f"HEAD_{i}" for i in range(len(functions))]
+        calls = (f'{head} body_{i}_arguments SPACE "}}"' for i, head in enumerate(heads))
+        yield f"free: {' | '.join(calls)} | PLAIN"
+        for head, function in zip(heads, functions, strict=True):
+            yield f"{head}: {json_head(function, key)}"
+        names = " | ".join(quoted(quoted(function.name)) for function in functions)
+        kind = _spaced('"type"', ":", '"function"', ",")
+        name = _spaced('"name"', ":")
+        yield f"CALL: {_spaced('{')} ({kind})? {name} ({names})"
+        yield "PLAIN: /(?s:.*)/ & ~(/\\s*/ CALL /(?s:.*)/)"
 
-    def opened(self, calls: Calls) -> Iterator[str]:
+    def begun(self) -> Iterator[str]:
+        if self.format.body is None:
+            yield from self._opened()
+            return
+        functions = self.calls.functions
+        names = [f"body_{i}" for i in range(len(functions))]
+        yield f"begun: ({' | '.join(names)}) {self.mark(self.format.end)}"
+        for name, function in zip(names, functions, strict=True):
+            yield from self.format.body(name, function, self.mark)
+
+    def _opened(self) -> Iterator[str]:
         """Calls of which only the beginning is known; the rest is the model's."""
-        head = HEADS.get(self.format.style, "")
-        heads = [quoted(head.format(name=f.name)) for f in calls.functions] if head else ['""']
-        end = self.marker(self.format.end) if self.format.end else None
-        if end is not None:
-            rest = f"{self._any_but(end)}* <[{end}]>"
-        elif self.format.end:
+        head, end = self.format.head, self.format.end
+        heads = [quoted(head.format(name=f.name)) for f in self.calls.functions] if head else ['""']
+        token = self.marker(end) if end else None
+        if token is not None:
+            rest = f"{self._any_but(token)}* <[{token}]>"
+        elif end:
             rest = "rest"
-            yield f"rest[suffix={quoted(self.format.end)}]: /(?s:.*)/"
+            yield f"rest[suffix={quoted(end)}]: /(?s:.*)/"
         else:
             rest = f"{self._any_but()}*"
         yield f"begun: GAP ({' | '.join(heads)}) {rest}"
@@ -88,93 +142,13 @@ class _Rules:
     def _any_but(self, *tokens: int) -> str:
         return f"<[^{','.join(map(str, sorted(self.stop_ids.union(tokens))))}]>"
 
-    def _mark(self, text: str) -> str:
+    def mark(self, text: str) -> str:
+        if not text:
+            return ""
         token = self.marker(text)
         return quoted(text) if token is None else f"<[{token}]>"
 
 
-def _json_body(rule: str, function: Function) -> Iterator[str]:
-    """`{"name": "…", "arguments": {…}}`"""
-    parts = ("{", '"name"', ":", quoted(function.name), ",", '"arguments"', ":")
-    head = " SPACE ".join(map(quoted, parts))
-    yield f'{rule}: {head} SPACE {rule}_arguments SPACE "}}"'
-    yield f"{rule}_arguments: {inline(function.parameters)}"
-
-
-def _json_list_body(rule: str, function: Function) -> Iterator[str]:
-    """The same in a list, as Mistral's models write them."""
-    yield f'{rule}: "[" SPACE {rule}_one SPACE "]"'
-    yield from _json_body(f"{rule}_one", function)
-
-
-def _xml_body(rule: str, function: Function) -> Iterator[str]:
-    """`<function=…>` with each argument as `<parameter=…>`: text as it is, all else as JSON."""
-    schema = function.parameters.source
-    properties = _object(schema.get("properties"))
-    required = schema.get("required") or ()
-    uses = [f"{rule}_{i}" + ("" if name in required else "?") for i, name in enumerate(properties)]
-    head = quoted(f"<function={function.name}>")
-    yield " ".join((f"{rule}: {head} NEWLINE", *uses, quoted("</function>")))
-    for i, (name, part) in enumerate(properties.items()):
-        own, value = f"{rule}_{i}", f"{rule}_{i}_value"
-        yield f"{own}: {quoted(f'<parameter={name}>')} NEWLINE {value} NEWLINE"
-        if choices := _choices(part):
-            yield f"{value}: ({' | '.join(map(quoted, choices))}) {quoted(PARAMETER_END)}"
-        elif _is_text(part):
-            yield f"{value}[suffix={quoted(PARAMETER_END)}]: /(?s:.*)/"
-        else:
-            yield f"{value}: {value}_json {quoted(PARAMETER_END)}"
-            yield f"{value}_json: {inline(_part(function.parameters, part))}"
-
-
-PARAMETER_END = "\n</parameter>"
-
-
-def _choices(schema: Any) -> list[str]:
-    """How the values are written of which one has to be chosen; none, if there is a choice of any
-    other kind."""
-    schema = _object(schema)
-    values = [schema["const"]] if "const" in schema else schema.get("enum")
-    values = values if isinstance(values, list) else []
-    return [value if isinstance(value, str) else json.dumps(value) for value in values]
-
-
-def _is_text(schema: Any) -> bool:
-    """Also where it may be something else as well: anything can be written as text."""
-    kinds = _object(schema).get("type")
-    return "string" in kinds if isinstance(kinds, list) else kinds in (None, "string")
-
-
-def _part(whole: Grammar, schema: Any) -> Grammar:
-    """A schema within another, with the definitions that it may refer to."""
-    shared = {key: whole.source[key] for key in ("$defs", "definitions") if key in whole.source}
-    return Grammar(
-        kind="json_schema",
-        source={**shared, **_object(schema)},
-        param=whole.param,
-        lenient=whole.lenient,
-    )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-BODIES: Mapping[str, Callable[[str, Function], Iterable[str]]] = {
-    "json_tools": _json_body,
-    "mistral": _json_list_body,
-    "qwen3_coder": _xml_body,
-}
-"""By the name of mlx-lm's parser: a call from its name to its last argument."""
-
-HEADS: Mapping[str, str] = {
-    "function_gemma": "call:{name}{{",
-    "gemma4": "call:{name}{{",
-    "glm47": "{name}",
-    "kimi_k2": "<|tool_call_begin|>functions.{name}:",
-    "laguna": "{name}",
-    "longcat": "{name}",
-    "minimax_m2": '<invoke name="{name}">',
-    "pythonic": "[{name}(",
-}
-"""The same for parsers whose notation of arguments no grammar is written for: up to the name."""
+def _spaced(*parts: str) -> str:
+    """With any white space behind each."""
+    return " ".join(f"{quoted(part)} /\\s*/" for part in parts)

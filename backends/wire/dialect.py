@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.wire.answer_parser import AnswerParser, Parser, ReasoningFormat
-from backends.wire.calls import ToolFormat, Tools
+from backends.wire.call_grammar import CallFormat
+from backends.wire.constraint import Constraint
 from backends.wire.harmony import HarmonyParser
-from backends.wire.json_calls import deepseek, hermes, llama3, mistral
+from backends.wire.notation import (
+    DEEPSEEK,
+    DEEPSEEK_FENCED,
+    HARMONY_CALLS,
+    HERMES,
+    LLAMA3,
+    MISTRAL,
+    MISTRAL_LIST,
+    MISTRAL_WITH_ID,
+    QWEN3_CODER,
+    Notation,
+)
 from backends.wire.request import GenerationRequest
-from backends.wire.xml_calls import qwen3_coder
-
-Format = Callable[[Tools], ToolFormat]
 
 HARMONY = ("<|start|>", "<|channel|>", "<|message|>")
 
-MARKERS: tuple[tuple[tuple[str, ...], Format], ...] = (
-    (("<｜tool▁call▁begin｜>",), deepseek),
-    (("<tool_call>\n<function=",), qwen3_coder),
-    (("<tool_call>\\n<function=",), qwen3_coder),
-    (("[TOOL_CALLS]",), mistral),
-    (("<|start_header_id|>ipython<|end_header_id|>",), llama3),
-    (("<|python_tag|>", '"parameters"'), llama3),
-    (("<tool_call>",), hermes),
+MARKERS: tuple[tuple[tuple[str, ...], Notation], ...] = (
+    (("<｜tool▁call▁begin｜>", "```json"), DEEPSEEK_FENCED),
+    (("<｜tool▁call▁begin｜>",), DEEPSEEK),
+    (("<tool_call>\n<function=",), QWEN3_CODER),
+    (("<tool_call>\\n<function=",), QWEN3_CODER),
+    (("[TOOL_CALLS]", "[CALL_ID]"), MISTRAL_WITH_ID),
+    (("[TOOL_CALLS]", "[ARGS]"), MISTRAL),
+    (("[TOOL_CALLS]",), MISTRAL_LIST),
+    (("<|start_header_id|>ipython<|end_header_id|>",), LLAMA3),
+    (("<|python_tag|>", '"parameters"'), LLAMA3),
+    (("<tool_call>",), HERMES),
 )
 """What a chat template says that teaches a model to write calls in one way: the first whose texts
 are all in it."""
@@ -43,16 +54,34 @@ THOUGHTS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`tools` gives the format of a request's tools; None: the model calls none."""
+    """`tools` is how the model writes calls; None: not at all, or in Harmony's own way."""
 
     reasoning: ReasoningFormat | None = None
-    tools: Format | None = None
+    tools: Notation | None = None
     harmony: bool = False
 
     @property
     def calls(self) -> bool:
         """Whether the model calls tools in a way that we read."""
-        return self.harmony or self.tools is not None
+        return self.written is not None
+
+    @property
+    def written(self) -> CallFormat | None:
+        """How a call of a tool has to be written; None: the model calls none."""
+        if self.harmony:
+            return HARMONY_CALLS
+        return self.tools.written if self.tools else None
+
+    def demanded(self, request: GenerationRequest) -> Constraint | None:
+        """What is left of the request's constraint to hold the answer to.
+
+        A call in Harmony ends the answer, and has a channel of its own beside one of another form:
+        only a demanded one needs a grammar.
+        """
+        asked = request.constraint
+        if asked is None or not self.harmony or not asked.calls or asked.calls.required:
+            return asked
+        return replace(asked, calls=None) if asked.answer else None
 
     def parser(self, request: GenerationRequest, prompt_end: str) -> Parser:
         """Of the answer to a prompt that ends like this."""
@@ -63,7 +92,7 @@ class Dialect:
         reasoning = self.reasoning
         opened = reasoning is not None and prompt_end.rstrip().endswith(reasoning.start)
         return AnswerParser(
-            tools=self.tools(request.tools) if self.tools and request.tools else None,
+            tools=self.tools.read(request.tools) if self.tools and request.tools else None,
             reasoning=reasoning,
             reasoning_open=opened,
         )
@@ -73,15 +102,15 @@ def dialect_of(template: str) -> Dialect:
     """Told from the chat template's text alone."""
     if all(marker in template for marker in HARMONY):
         return Dialect(harmony=True)
-    return Dialect(reasoning_of(template), format_of(template))
+    return Dialect(reasoning_of(template), notation_of(template))
 
 
 def reasoning_of(template: str) -> ReasoningFormat | None:
     return next((thought for thought in THOUGHTS if thought.end in template), None)
 
 
-def format_of(template: str) -> Format | None:
+def notation_of(template: str) -> Notation | None:
     for markers, known in MARKERS:
         if all(marker in template for marker in markers):
-            return None if known is hermes and any(o in template for o in OTHERS) else known
+            return None if known is HERMES and any(o in template for o in OTHERS) else known
     return None

@@ -18,12 +18,23 @@ from backends.mlx.engine import Engine
 from backends.mlx.grammar import Mask, Thinking, _Thought
 from backends.mlx.instance import SUPPORTED
 from backends.mlx.model import HARMONY_THOUGHT, Text
+from backends.mlx.notations import HEADS, OURS
 from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread
 from backends.wire.answer_parser import ReasoningFormat
-from backends.wire.call_grammar import BODIES, HEADS, CallFormat
+from backends.wire.call_grammar import CallFormat
 from backends.wire.constraint import constraint
 from backends.wire.events import Event, ReasoningDelta, ToolCallArguments, ToolCallStart
+from backends.wire.notation import (
+    DEEPSEEK,
+    DEEPSEEK_FENCED,
+    HERMES,
+    LLAMA3,
+    MISTRAL,
+    MISTRAL_LIST,
+    MISTRAL_WITH_ID,
+    QWEN3_CODER,
+)
 from backends.wire.request import GenerationRequest, parse
 from tests.backends.mlx.schemas import random_schema
 from tests.backends.mlx.test_engine import answer, end, text, with_engine
@@ -94,16 +105,14 @@ def words(variant: Variant) -> Text:
     return Text(variant("mlx-4bit"))
 
 
-def written_by_chance(
-    words: Text, seed: int, *, spare: int = 7, calls: CallFormat | None = None, **body: Any
-) -> str:
+def written_by_chance(words: Text, seed: int, *, spare: int = 7, **body: Any) -> str:
     """An answer of a model without an opinion, whose vocabulary is larger than its tokenizer's."""
     import mlx.core as mx
 
     request = asking(**body)
     prompt = words.prompt(request)
     assert request.constraint is not None
-    mask = words._grammars.mask(request.constraint, calls, None)
+    mask = words._grammars.mask(request.constraint, None, None)
     rng = np.random.default_rng(seed)
     size = len(words._tokenizer) + spare
     ids = list(prompt.ids)
@@ -368,14 +377,23 @@ def test_a_call_is_exempt_from_the_form_of_the_answer(variant: Variant) -> None:
 
 # Each notation of calls
 
-FORMATS = {
-    "json_tools": ("<tool_call>", "</tool_call>"),
-    "qwen3_coder": ("<tool_call>", "</tool_call>"),
-    "mistral": ("[TOOL_CALLS]", ""),
-    "glm47": ("<tool_call>", "</tool_call>"),
-    "pythonic": ("<|tool_call_start|>", "<|tool_call_end|>"),
-    "gemma4": ("<|tool_call>", "<tool_call|>"),
-    "minimax_m2": ("<minimax:tool_call>", "</minimax:tool_call>"),
+FORMATS: dict[str, CallFormat] = {
+    "hermes": HERMES.written,
+    "qwen3_coder": QWEN3_CODER.written,
+    "mistral list": MISTRAL_LIST.written,
+    "mistral": MISTRAL.written,
+    "mistral with id": MISTRAL_WITH_ID.written,
+    "llama3": LLAMA3.written,
+    "deepseek": DEEPSEEK.written,
+    "deepseek fenced": DEEPSEEK_FENCED.written,
+    "glm47": CallFormat(head=HEADS["glm47"], start="<tool_call>", end="</tool_call>"),
+    "pythonic": CallFormat(
+        head=HEADS["pythonic"], start="<|tool_call_start|>", end="<|tool_call_end|>"
+    ),
+    "gemma4": CallFormat(head=HEADS["gemma4"], start="<|tool_call>", end="<tool_call|>"),
+    "minimax_m2": CallFormat(
+        head=HEADS["minimax_m2"], start="<minimax:tool_call>", end="</minimax:tool_call>"
+    ),
 }
 """Of which the tiny tokenizer knows `<tool_call>` as a token; all others are spelled."""
 
@@ -385,18 +403,25 @@ def spelled(words: Text, style: str, written: str, **body: Any) -> bool:
     tools = (d.WEATHER_TOOL, SING_TOOL)
     found = constraint(body, tools, chat=True)
     assert found is not None
-    mask = words._grammars.mask(found, CallFormat(style, *FORMATS[style]), None)
+    mask = words._grammars.mask(found, FORMATS[style], None)
     ids = words._spelled(written)
     taken = mask._matcher.try_consume_tokens(ids)
     return bool(taken == len(ids) and mask._matcher.is_accepting())
 
 
+JSON = '{"song": "la", "times": 2}'
 WRITTEN = {
-    "json_tools": '<tool_call>\n{"name": "sing", "arguments": {"song": "la", "times": 2}}\n'
-    "</tool_call>",
+    "hermes": f'<tool_call>\n{{"name": "sing", "arguments": {JSON}}}\n</tool_call>',
     "qwen3_coder": "<tool_call>\n<function=sing>\n<parameter=song>\nla\n</parameter>\n"
     "<parameter=times>\n2\n</parameter>\n</function>\n</tool_call>",
-    "mistral": '[TOOL_CALLS][{"name": "sing", "arguments": {"song": "la", "times": 2}}]',
+    "mistral list": f'[TOOL_CALLS][{{"name": "sing", "arguments": {JSON}}}]',
+    "mistral": f"[TOOL_CALLS]sing[ARGS]{JSON}",
+    "mistral with id": f"[TOOL_CALLS]sing[CALL_ID]Ab12Cd34E[ARGS]{JSON}",
+    "llama3": f'{{"name": "sing", "parameters": {JSON}}}',
+    "deepseek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>sing<｜tool▁sep｜>"
+    f"{JSON}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "deepseek fenced": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>sing\n"
+    f"```json\n{JSON}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     "glm47": "<tool_call>sing\n<arg_key>song</arg_key>\n<arg_value>la</arg_value></tool_call>",
     "pythonic": '<|tool_call_start|>[sing(song="la", times=2)]<|tool_call_end|>',
     "gemma4": '<|tool_call>call:sing{song:<|"|>la<|"|>,times:2}<tool_call|>',
@@ -409,6 +434,7 @@ WRITTEN = {
 def test_what_a_model_was_trained_to_write_is_a_call(words: Text, style: str) -> None:
     written = WRITTEN[style]
     assert spelled(words, style, written, tool_choice="required")
+    assert spelled(words, style, written, parallel_tool_calls=False)
     assert spelled(words, style, "Well: " + written, parallel_tool_calls=False)
     assert spelled(words, style, "Well.", parallel_tool_calls=False)
     assert spelled(words, style, written, response_format={"type": "json_object"})
@@ -418,46 +444,143 @@ def test_what_a_model_was_trained_to_write_is_a_call(words: Text, style: str) ->
     assert not spelled(words, style, written.replace("sing", "sink"), tool_choice="required")
 
 
-@pytest.mark.parametrize("style", ["json_tools", "qwen3_coder", "glm47"])
+SECOND = {
+    **{style: "\n" + WRITTEN[style] for style in WRITTEN},
+    "mistral list": WRITTEN["mistral list"].removeprefix("[TOOL_CALLS][")[:-1].join((", ", "]")),
+    "llama3": "; " + WRITTEN["llama3"],
+    "deepseek": "\n" + WRITTEN["deepseek"].removeprefix("<｜tool▁calls▁begin｜>"),
+}
+
+
+@pytest.mark.parametrize(
+    "style", ["hermes", "qwen3_coder", "mistral", "mistral list", "llama3", "deepseek", "glm47"]
+)
 def test_one_call_at_most_if_the_request_says_so(words: Text, style: str) -> None:
-    twice = WRITTEN[style] + "\n" + WRITTEN[style]
+    last = {"mistral list": "]", "deepseek": "<｜tool▁calls▁end｜>"}.get(style, "")
+    twice = WRITTEN[style].removesuffix(last) + SECOND[style]
     assert spelled(words, style, twice, tool_choice="required")
     assert not spelled(words, style, twice, tool_choice="required", parallel_tool_calls=False)
     assert not spelled(words, style, twice, parallel_tool_calls=False)
 
 
+def test_json_that_is_no_call_of_llama_is_text(words: Text) -> None:
+    for said in ('{"name": "dance", "parameters": {}}', '{"song": 1}', '[{"name": "sing"}]'):
+        assert spelled(words, "llama3", said, parallel_tool_calls=False)
+    for said in ('{"name": "sing", "x": 1}', ' {  "type": "function",\n"name" : "sing"'):
+        assert not spelled(words, "llama3", said, parallel_tool_calls=False)
+
+
 def test_every_known_notation_has_a_parser() -> None:
     import importlib
 
-    for style in (*BODIES, *HEADS):
+    for style in (*OURS, *HEADS):
         assert importlib.import_module(f"mlx_lm.tool_parsers.{style}").parse_tool_call
 
 
-@pytest.mark.parametrize("style", ["json_tools", "qwen3_coder", "mistral"])
-def test_calls_by_chance_are_read_back(words: Text, style: str) -> None:
-    import importlib
+# Calls by models of each notation
 
-    parser = importlib.import_module(f"mlx_lm.tool_parsers.{style}").parse_tool_call
-    start, end_marker = FORMATS[style]
-    # Text ends at a marker that nobody writes by chance.
-    tool = json.loads(json.dumps(SING_TOOL))
-    if style == "qwen3_coder":
-        tool["function"]["parameters"]["properties"]["song"] = {"const": "la"}
-    tools = [tool]
-    for seed in range(20):
-        written = written_by_chance(
-            words,
-            seed,
-            calls=CallFormat(style, start, end_marker),
-            tools=tools,
-            tool_choice="required",
-            parallel_tool_calls=False,
-        )
-        inner = written.removeprefix(start)
-        inner = inner[: inner.rindex(end_marker)] if end_marker else inner
-        call = parser(inner, tools)
-        assert call["name"] == "sing"
-        jsonschema.validate(call["arguments"], tool["function"]["parameters"])
+SPEAKERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "hermes": ("<tool_call>", ()),
+    "qwen3_coder": ("<tool_call>\n<function=", ()),
+    "mistral list": ("[TOOL_CALLS]", ("[TOOL_CALLS]",)),
+    "mistral": ("[TOOL_CALLS][ARGS]", ("[TOOL_CALLS]", "[ARGS]")),
+    "mistral with id": (
+        "[TOOL_CALLS][CALL_ID][ARGS]", ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")
+    ),
+    "llama3": ("<|start_header_id|>ipython<|end_header_id|>", ("<|python_tag|>",)),
+    "deepseek": (
+        "<｜tool▁call▁begin｜>",
+        ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>",
+         "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
+    ),
+    "deepseek fenced": (
+        "<｜tool▁call▁begin｜>```json",
+        ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>",
+         "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
+    ),
+    "deepseek, spelled": ("<｜tool▁call▁begin｜>", ()),
+    "harmony": (
+        "<|start|><|channel|><|message|>",
+        ("<|end|>", "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"),
+    ),
+    "harmony, spelled": ("<|start|><|channel|><|message|>", ()),
+}  # fmt: skip
+"""What a model's template has in it, and the tokens that its vocabulary has for that."""
+
+FIRST_TOKEN = 384
+"""The id of the first of them."""
+
+
+@pytest.fixture(params=SPEAKERS)
+def speaker(request: pytest.FixtureRequest, random_weights: Path, tmp_path: Path) -> Path:
+    """A model that writes calls in one notation, and that has learnt nothing else."""
+    template, tokens = SPEAKERS[request.param]
+    folder = tmp_path / "speaker"
+    shutil.copytree(random_weights, folder)
+    _grow(folder, len(tokens))
+    words = json.loads((folder / "tokenizer.json").read_text())
+    usual = words["added_tokens"][0]
+    words["added_tokens"] += [
+        {**usual, "id": FIRST_TOKEN + i, "content": text} for i, text in enumerate(tokens)
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = "{# " + template + " tool_call.name #}{{ messages[0].content }}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def _grow(folder: Path, tokens: int) -> None:
+    import mlx.core as mx
+
+    weights: Any = mx.load(str(folder / "model.safetensors"))
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        added = mx.random.normal((tokens, weights[name].shape[1])) * 0.05
+        weights[name] = mx.concatenate([weights[name], added.astype(weights[name].dtype)])
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    config = json.loads((folder / "config.json").read_text())
+    config["vocab_size"] += tokens
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+TWO_TOOLS = [d.WEATHER_TOOL, json.loads(json.dumps(SING_TOOL))]
+# Text in XML ends at a marker that nobody writes by chance.
+TWO_TOOLS[1]["function"]["parameters"]["properties"]["song"] = {"enum": ["la", "lalala"]}
+SING: dict[str, Any] = {"type": "function", "function": {"name": "sing"}}
+
+
+def sung(events: list[Event]) -> int:
+    """The number of calls, all of which are right."""
+    calls = calls_in(events)
+    for name, arguments in calls:
+        assert name == "sing"
+        jsonschema.validate(arguments, TWO_TOOLS[1]["function"]["parameters"])
+    assert end(events).reason == "tool_calls"
+    assert not text(events).strip()
+    return len(calls)
+
+
+def test_calls_by_chance_are_read_back_as_they_come(speaker: Path) -> None:
+    """By the parsers that read all other answers, too."""
+
+    async def scenario(engine: Engine) -> None:
+        body: dict[str, Any] = {
+            "tools": TWO_TOOLS,
+            "tool_choice": SING,
+            "temperature": 1,
+        }
+        words = engine._text
+        assert words is not None
+        if words.dialect.harmony and len(words._tokenizer) > FIRST_TOKEN:
+            # So that a thought ends in time.
+            body["logit_bias"] = {str(FIRST_TOKEN): 7}
+        one = [asking(seed=seed, parallel_tool_calls=False, **body) for seed in range(3)]
+        several = [asking(seed=seed, **body) for seed in range(3)]
+        answers = await asyncio.gather(*(answer(engine, r) for r in (*one, *several)))
+        assert [sung(events) for events in answers[:3]] == [1] * 3
+        assert all(sung(e) for e in answers[3:] if end(e).reason != "length")
+
+    with_engine(speaker, scenario, max_rows=16)
 
 
 # Thoughts

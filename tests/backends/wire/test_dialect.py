@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from backends.wire.answer_parser import ReasoningFormat
+from backends.wire.constraint import constraint
 from backends.wire.dialect import Dialect, dialect_of
 from backends.wire.events import ReasoningDelta, TextDelta
-from backends.wire.json_calls import deepseek, hermes, llama3, mistral
+from backends.wire.notation import (
+    DEEPSEEK,
+    DEEPSEEK_FENCED,
+    HERMES,
+    LLAMA3,
+    MISTRAL,
+    MISTRAL_LIST,
+    MISTRAL_WITH_ID,
+    QWEN3_CODER,
+)
 from backends.wire.request import GenerationRequest
-from backends.wire.xml_calls import qwen3_coder
 from tests.backends.wire.parsing import TOOLS, called, told
 
 IPYTHON = '{{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}'
@@ -18,13 +28,16 @@ IPYTHON = '{{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}'
 @pytest.mark.parametrize(
     ("template", "tools"),
     [
-        ("<tool_call>\n{\"name\": <function-name>}\n</tool_call>", hermes),
-        ("{{ '<tool_call>\\n<function=' + tool_call.name }}", qwen3_coder),
-        ("<tool_call>\n<function=example>", qwen3_coder),
-        ("{{ '[TOOL_CALLS][' }}", mistral),
-        (IPYTHON, llama3),
-        ('<|python_tag|> {"name": function name, "parameters": {}}', llama3),
-        ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>", deepseek),
+        ("<tool_call>\n{\"name\": <function-name>}\n</tool_call>", HERMES),
+        ("{{ '<tool_call>\\n<function=' + tool_call.name }}", QWEN3_CODER),
+        ("<tool_call>\n<function=example>", QWEN3_CODER),
+        ("{{ '[TOOL_CALLS][' }}", MISTRAL_LIST),
+        ("{{ '[TOOL_CALLS]' + name + '[ARGS]' }}", MISTRAL),
+        ("{{ '[TOOL_CALLS]' + name + '[CALL_ID]' + id + '[ARGS]' }}", MISTRAL_WITH_ID),
+        (IPYTHON, LLAMA3),
+        ('<|python_tag|> {"name": function name, "parameters": {}}', LLAMA3),
+        ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>", DEEPSEEK),
+        ("<｜tool▁call▁begin｜>function<｜tool▁sep｜>{{ name }}\n```json", DEEPSEEK_FENCED),
         ("<tool_call>{{ name }}<arg_key>", None),
         ("<minimax:tool_call><tool_call>", None),
         ("{{ messages }}", None),
@@ -53,8 +66,24 @@ def test_harmony_is_told_from_its_markers() -> None:
     assert events == [ReasoningDelta("a"), TextDelta("b")]
 
 
+def test_in_harmony_only_a_demanded_call_needs_a_grammar_beside_the_answers() -> None:
+    harmony, hermes = Dialect(harmony=True), Dialect(tools=HERMES)
+
+    def held(dialect: Dialect, **body: Any) -> tuple[bool, bool]:
+        asked = constraint(body, TOOLS, chat=True)
+        left = dialect.demanded(replace(CHAT, constraint=asked))
+        return bool(left and left.answer), bool(left and left.calls)
+
+    form: dict[str, Any] = {"response_format": {"type": "json_object"}}
+    assert held(harmony, tool_choice="required", **form) == (False, True)
+    assert held(harmony, parallel_tool_calls=False) == (False, False)
+    assert held(harmony, **form) == (True, False)
+    assert held(hermes, parallel_tool_calls=False) == (False, True)
+    assert held(hermes, **form) == (True, True)
+
+
 CHAT = GenerationRequest(messages=({"role": "user", "content": "a"},), tools=TOOLS)
-THINKS = Dialect(ReasoningFormat(), hermes)
+THINKS = Dialect(ReasoningFormat(), HERMES)
 CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
 
 
