@@ -204,7 +204,7 @@ class Engine:
             "top_p": _first(sampling.top_p, usual.top_p),
             "top_k": max(0, int(_first(sampling.top_k, usual.top_k))),
             "min_p": _first(sampling.min_p, usual.min_p),
-            "repetition_penalty": sampling.repetition_penalty,
+            "repetition_penalty": _first(sampling.repetition_penalty, usual.repetition_penalty),
             "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,
             "logit_bias": dict(sampling.logit_bias) or None,

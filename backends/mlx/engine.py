@@ -257,7 +257,10 @@ class Engine:
                 max_tokens=limit,
                 sampler=make_sampler(request.sampling, self._text.defaults),
                 # The mask comes last: nothing may lift what it forbids.
-                processors=[*make_processors(request.sampling), *([mask] if mask else [])],
+                processors=[
+                    *make_processors(request.sampling, self._text.defaults),
+                    *([mask] if mask else []),
+                ],
                 checkpoints=prompt.checkpoints,
                 likelihoods=request.logprobs,
             )

@@ -71,12 +71,13 @@ def _seeded_sampler(filters: _Filters, seed: int) -> Any:
     return sample
 
 
-def make_processors(sampling: Sampling) -> list[Any]:
+def make_processors(sampling: Sampling, usual: SamplingDefaults) -> list[Any]:
     """Penalties and biases on the logits; empty for most requests."""
+    repetition_penalty = _first(sampling.repetition_penalty, usual.repetition_penalty)
     module = library.load("mlx_lm.sample_utils")
     processors: list[Any] = module.make_logits_processors(
         logit_bias=dict(sampling.logit_bias) or None,
-        repetition_penalty=sampling.repetition_penalty,
+        repetition_penalty=None if repetition_penalty == 1 else repetition_penalty,
         repetition_context_size=PENALTY_WINDOW,
         presence_penalty=sampling.presence_penalty,
         presence_context_size=PENALTY_WINDOW,

@@ -19,6 +19,7 @@ class SamplingDefaults:
     top_p: float = 0.95
     top_k: int = 40
     min_p: float = 0.05
+    repetition_penalty: float = 1.0
 
 
 def defaults_of_folder(folder: Path) -> SamplingDefaults:
@@ -26,12 +27,15 @@ def defaults_of_folder(folder: Path) -> SamplingDefaults:
 
 
 def sampling_defaults(generation_config: Mapping[str, Any]) -> SamplingDefaults:
+    # It holds for greedy answers, too, and so stands apart from what is taken together.
+    penalty = _number(generation_config, "repetition_penalty", 1.0, low=0.01, high=10)
     if generation_config.get("do_sample") is False:
-        return SamplingDefaults(temperature=0.0)
+        return SamplingDefaults(temperature=0.0, repetition_penalty=penalty)
     temperature = _number(generation_config, "temperature", -1.0, high=100)
     if temperature < 0:
-        return SamplingDefaults()
+        return SamplingDefaults(repetition_penalty=penalty)
     return SamplingDefaults(
+        repetition_penalty=penalty,
         temperature=temperature,
         top_p=_number(generation_config, "top_p", 1.0, high=1) or 1.0,
         top_k=int(_number(generation_config, "top_k", 0, high=2**31 - 1)),
@@ -39,11 +43,13 @@ def sampling_defaults(generation_config: Mapping[str, Any]) -> SamplingDefaults:
     )
 
 
-def _number(config: Mapping[str, Any], name: str, instead: float, *, high: float) -> float:
+def _number(
+    config: Mapping[str, Any], name: str, instead: float, *, low: float = 0, high: float
+) -> float:
     """What the file says, as far as it makes sense: nobody has checked it."""
     match config.get(name):
         case bool():
             return instead
-        case int() | float() as value if 0 <= value <= high:
+        case int() | float() as value if low <= value <= high:
             return float(value)
     return instead

@@ -25,7 +25,11 @@ def daemon(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         shutil.copytree(variant(name), root / name)
     # Of another model: mistral.rs would believe it, were it to see it.
     (root / "gguf-f32" / "config.json").write_text('{"architectures": ["OlmoeForCausalLM"]}')
-    wishes = [word for name in FORMATS for word in ("--engine", f"{name}=mistral.rs")]
+    shutil.copytree(variant("safetensors"), root / "penalised")
+    usual = {"do_sample": False, "repetition_penalty": 5.0}
+    (root / "penalised" / "generation_config.json").write_text(json.dumps(usual))
+    names = (*FORMATS, "penalised")
+    wishes = [word for name in names for word in ("--engine", f"{name}=mistral.rs")]
     with serving(root, flags=(*wishes, "--parallel", "4")) as running:
         yield running
 
@@ -44,6 +48,14 @@ def test_every_format_that_it_reads_recites_the_sentence(daemon: Daemon, model: 
     assert daemon.chat(model, d.FOOD_QUESTION).json()["choices"][0]["message"]["content"] == d.FOOD
     engines = {row["model"]: row["engine"] for row in daemon.status()["instances"]}
     assert engines[model] == "mistral.rs"
+
+
+def test_a_models_own_repetition_penalty_holds_where_a_request_names_none(daemon: Daemon) -> None:
+    def said(**penalty: float) -> str:
+        return content(daemon.chat("penalised", d.SONG_QUESTION, max_tokens=40, **penalty))
+
+    assert said() == said(repetition_penalty=5.0) != said(repetition_penalty=1.0)
+    assert d.SONG_WORD * 20 in said(repetition_penalty=1.0)
 
 
 @pytest.mark.parametrize("model", ["safetensors", "gguf-f32"])

@@ -118,6 +118,26 @@ def test_many_requests_share_the_batch_and_each_gets_its_own_answer(variant: Var
     with_engine(variant("mlx-4bit"), scenario)
 
 
+def test_a_models_own_repetition_penalty_holds_where_a_request_names_none(
+    variant: Variant, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(variant("safetensors"), folder)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "repetition_penalty": 5.0}))
+
+    async def scenario(engine: Engine) -> None:
+        async def said(penalty: float | None) -> str:
+            sampling = replace(GREEDY, repetition_penalty=penalty)
+            request = replace(asking(d.SONG_QUESTION, max_tokens=60), sampling=sampling)
+            return text(await answer(engine, request))
+
+        assert await said(None) == await said(5.0) != await said(1.0)
+        assert d.SONG_WORD * 20 in await said(1.0)
+
+    with_engine(folder, scenario)
+
+
 def test_a_tool_call_is_an_event_of_its_own(variant: Variant) -> None:
     async def scenario(engine: Engine) -> None:
         events = await answer(engine, asking(d.WEATHER_QUESTION, tools=(d.WEATHER_TOOL,)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,15 @@ def test_a_models_values_are_taken_together() -> None:
 def test_what_a_model_with_a_temperature_does_not_name_is_off() -> None:
     assert sampling_defaults({"temperature": 1}) == SamplingDefaults(1.0, 1.0, 0, 0.0)
     assert sampling_defaults({"temperature": 0}).temperature == 0.0
+
+
+@pytest.mark.parametrize("others", [{}, {"temperature": 0.6}, {"do_sample": False}])
+def test_a_models_repetition_penalty_stands_for_itself(others: dict[str, Any]) -> None:
+    usual = sampling_defaults({**others, "repetition_penalty": 1.05})
+    assert usual == replace(sampling_defaults(others), repetition_penalty=1.05)
+    for nonsense in (0, 11, *NONSENSE):
+        usual = sampling_defaults({**others, "repetition_penalty": nonsense})
+        assert usual.repetition_penalty == 1
 
 
 NONSENSE: list[Any] = ["hot", [], {}, True, -1, 10**400, *json.loads("[NaN, Infinity, -Infinity]")]
