@@ -46,7 +46,8 @@ class Answer:
         reason = self.reason or "stop"
         if self._parser.called and reason == "stop":
             reason = "tool_calls"
-        yield Finished(reason, Usage(self._prompt_tokens, self._tokens, self._cached))
+        usage = Usage(self._prompt_tokens, self._tokens, self._cached)
+        yield Finished(reason, usage, self._stops.met)
 
     def _say(self, text: str) -> Iterator[Event]:
         passed = self._stops.add(text)

@@ -60,7 +60,7 @@ class AnswerChoice:
                 self._likelihoods.append(event)
             case Finished(reason):
                 self.end = event
-                yield self._delta({} if self._chat else "", reason)
+                yield {**self._delta({} if self._chat else "", reason), **_met(event)}
 
     def _call_delta(self, part: Json) -> Json:
         """About the call that began last; a broken one keeps its number."""
@@ -100,7 +100,8 @@ class AnswerChoice:
         told = self._logprobs(self._likelihoods) if self._likelihoods else None
         choice = {"index": self._index, "finish_reason": self.end.reason, "logprobs": told}
         text = "".join(self._text)
-        return choice | ({"message": self._message(text)} if self._chat else {"text": text})
+        said = {"message": self._message(text)} if self._chat else {"text": text}
+        return {**choice, **said, **_met(self.end)}
 
     def _message(self, text: str) -> Json:
         message: Json = {"role": "assistant", "content": text if text or not self._calls else None}
@@ -140,6 +141,11 @@ def _spelled(spelling: Spelling) -> Json:
         "logprob": spelling.logprob,
         "bytes": list(spelling.bytes),
     }
+
+
+def _met(end: Finished) -> Json:
+    """vLLM's name for it; OpenAI does not tell which stop string it was."""
+    return {"stop_reason": end.met} if end.met else {}
 
 
 def _call(name: str) -> Json:

@@ -72,10 +72,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event. `reason` is `stop`, `length` or `tool_calls`."""
+    """The last event. `reason` is `stop`, `length` or `tool_calls`; `met` is the stop string that
+    was the reason, where the engine tells."""
 
     reason: str
     usage: Usage
+    met: str = ""
 
 
 ToolCallEvent = ToolCallStart | ToolCallArguments | ToolCallBroken

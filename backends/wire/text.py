@@ -58,15 +58,19 @@ class StopMatcher:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
-        self.stopped = False
+        self.met = ""
+        """The stop string that has ended the text."""
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.met)
 
     def add(self, text: str) -> str:
         text = self._held + text
-        found = [(at + len(s), at) for s in self._stops if (at := text.find(s)) >= 0]
+        found = [(at + len(s), at, s) for s in self._stops if (at := text.find(s)) >= 0]
         if found:
             # The one that is complete first: another that began earlier might never have been.
-            _, place = min(found)
-            self.stopped = True
+            _, place, self.met = min(found)
             self._held = ""
             return text[:place]
         keep = overlap(text, self._stops)

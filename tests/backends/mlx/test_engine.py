@@ -168,7 +168,7 @@ def test_a_stop_string_ends_the_text_before_it(variant: Variant, stop: str) -> N
     async def scenario(engine: Engine) -> None:
         events = await answer(engine, asking(d.QUESTION, stop=(stop,)))
         assert text(events) == d.SENTENCE[: d.SENTENCE.index(stop)]
-        assert end(events).reason == "stop"
+        assert (end(events).reason, end(events).met) == ("stop", stop)
         await idle(engine)
 
     with_engine(variant("mlx-4bit"), scenario)

@@ -103,6 +103,13 @@ def test_a_whole_text_answer() -> None:
     ]
 
 
+def test_the_stop_string_that_was_met_is_told_as_vllm_does() -> None:
+    end = Finished("stop", USAGE, "END")
+    assert whole(CHAT, end)["choices"][0]["stop_reason"] == "END"
+    assert streamed(TEXT, end)[-1]["choices"][0]["stop_reason"] == "END"
+    assert "stop_reason" not in whole(CHAT, END)["choices"][0]
+
+
 def test_reasoning_stands_beside_the_text() -> None:
     events: list[Event] = [ReasoningDelta("h"), ReasoningDelta("m"), TextDelta("a"), END]
     message = whole(CHAT, *events)["choices"][0]["message"]
