@@ -160,6 +160,26 @@ def test_what_the_user_has_set_for_a_model_is_asked_for_here_too(fake: Engines) 
     assert (asked["temperature"], asked["min_p"]) == (0, 0.1)
 
 
+def test_large_prompts_and_many_tools_pass_whole(fake: Engines) -> None:
+    """Coding agents send hundreds of kilobytes with every request."""
+    schema = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(200)}}
+    tools = [
+        {"name": f"t{i}", "description": "d" * 5000, "input_schema": schema} for i in range(60)
+    ]
+    words = "é🥜 word " * 120_000
+
+    async def main() -> None:
+        async with serving(fake, A) as site:
+            body = {**asking(), "system": words, "tools": tools}
+            assert (await say(site, body)).status_code == 200
+
+    run(main())
+    asked = received(fake)["body"]
+    assert asked["messages"][0]["content"] == words
+    assert [tool["function"]["name"] for tool in asked["tools"]] == [f"t{i}" for i in range(60)]
+    assert asked["tools"][59]["function"]["parameters"] == schema
+
+
 def test_the_length_of_a_prompt_is_asked_of_the_engine(fake: Engines) -> None:
     async def main() -> None:
         async with serving(fake, A) as site:
