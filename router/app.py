@@ -38,7 +38,7 @@ from router.tally import Tally
 
 
 def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> Starlette:
-    admission = Admission(catalog, pool)
+    admission = Admission(configuration, catalog, pool)
     chat = Completions(configuration, admission, "messages")
     text = Completions(configuration, admission, "prompt")
     says = Translated(configuration, admission, MESSAGES, anthropic.messages)

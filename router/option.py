@@ -106,6 +106,12 @@ def parse_path(text: str) -> Path:
         raise ValueError("takes a path; there is no user of that name") from None
 
 
+def parse_name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("takes the name of a model")
+    return text
+
+
 def parse_port(text: str) -> int:
     port = int(text)
     if not 0 <= port <= 65535:

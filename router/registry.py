@@ -21,12 +21,16 @@ from router.model_settings import NOTHING_SAID, ModelSettings
 from router.preference import NO_WISHES, Wishes, choose
 from router.relatives import with_relatives
 
+LATEST = ":latest"
+"""The tag that Ollama's clients add to names without one."""
+
 
 class Registry:
     """All models found, by every name a client may use.
 
     Names match exactly, then without regard to case, then by a unique suffix after `/`
-    (`qwen3-8b` for `lmstudio/qwen3-8b`); an ambiguous one is refused with the candidates.
+    (`qwen3-8b` for `lmstudio/qwen3-8b`); an ambiguous one is refused with the candidates. A tag
+    `:latest` that is part of no name is left out.
     """
 
     def __init__(self, entries: Sequence[ModelEntry], skipped: Sequence[Skipped] = ()) -> None:
@@ -58,6 +62,27 @@ class Registry:
         Raises:
             UnknownModelError: no model of that name, or several.
         """
+        found = self._known(name)
+        if found is None:
+            raise self._unknown(name)
+        return found
+
+    def find_or(self, default: str | None, name: str) -> ModelEntry:
+        """As `find`; the model `default` where there is none of that name.
+
+        Raises:
+            UnknownModelError: neither is there, or `name` means several.
+        """
+        found = self._known(name)
+        if found is None and default is not None:
+            found = self._known(default)
+        return found or self.find(name)
+
+    def _known(self, name: str) -> ModelEntry | None:
+        """None if there is none; raises UnknownModelError if there are several."""
+        return self._found(name) or self._found(name.removesuffix(LATEST))
+
+    def _found(self, name: str) -> ModelEntry | None:
         if (exact := self._by_name.get(name)) is not None:
             return exact
         for matches in (self._folded(name), self._suffixed(name)):
@@ -65,7 +90,7 @@ class Registry:
                 return matches[0]
             if matches:
                 raise _ambiguous(name, matches)
-        raise self._unknown(name)
+        return None
 
     def resolve(self, name: str) -> ModelEntry:
         """The entry that will answer requests for `name`.

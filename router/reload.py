@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from router.entry import ModelEntry
+from router.errors import UnknownModelError
 from router.option import Option
 from router.registry import Registry
 from router.settings import OPTIONS, Settings, check
@@ -51,13 +52,27 @@ def unknown_models(settings: Settings, registry: Registry) -> list[str]:
 
 
 def absent_models(settings: Settings, registry: Registry) -> list[str]:
-    """A sentence for each table of settings whose model is not there: it may come later."""
+    """A sentence for a default model and each table of settings whose model is not there: it may
+    come later."""
     known = {name for entry in registry for name in (entry.id, *entry.info.aliases)}
     return [
-        f"{model.place} is about a model that was not found{_meant(model.id, registry)}"
-        for model in settings.models
-        if model.id not in known
+        *_absent_default(settings, registry),
+        *(
+            f"{model.place} is about a model that was not found{_meant(model.id, registry)}"
+            for model in settings.models
+            if model.id not in known
+        ),
     ]
+
+
+def _absent_default(settings: Settings, registry: Registry) -> Iterator[str]:
+    if (name := settings.default_model) is None:
+        return
+    try:
+        registry.find(name)
+    except UnknownModelError:
+        where = settings.origins.get("default_model", "--default-model")
+        yield f"{where} names a model that was not found{_meant(name, registry)}"
 
 
 def _meant(name: str, registry: Registry) -> str:

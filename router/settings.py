@@ -30,6 +30,7 @@ from router.option import (
     parse_engine_choice,
     parse_isolation,
     parse_level,
+    parse_name,
     parse_path,
     parse_port,
     parse_positive,
@@ -104,6 +105,12 @@ class Settings:
         parse_class_choice,
         "CLASS=ENGINE",
         repeated=True,
+    )
+    default_model: str | None = option_field(
+        None,
+        "The model that answers requests for a model that is not there.",
+        parse_name,
+        "MODEL",
     )
     llama_server: Path | None = option_field(
         None,

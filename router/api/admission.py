@@ -14,6 +14,7 @@ from backends.errors import EngineGoneError
 from detect.types import ModelInfo, Role
 from router.api.body import Asked
 from router.catalog import Catalog
+from router.configuration import Configuration
 from router.entry import ModelEntry
 from router.errors import InvalidRequestError
 from router.pool import Pool
@@ -43,7 +44,8 @@ class Admission:
     """One frame owns the lease, so that disconnect, cancellation, crash and success all leave
     through the same `async with`."""
 
-    def __init__(self, catalog: Catalog, pool: Pool) -> None:
+    def __init__(self, configuration: Configuration, catalog: Catalog, pool: Pool) -> None:
+        self.configuration = configuration
         self.catalog = catalog
         self.pool = pool
 
@@ -65,8 +67,9 @@ class Admission:
 
     async def _answer(self, request: Asked, receive: Receive, ask: Ask, telling: Telling) -> None:
         registry = self.catalog.registry
-        _check_role(registry.find(request.model).info)
-        entry = registry.resolve(request.model)
+        named = registry.find_or(self.configuration.settings.default_model, request.model)
+        _check_role(named.info)
+        entry = registry.resolve(named.id)
         _check_sight(entry, request)
         async with contextlib.AsyncExitStack() as stack:
             lease = self.pool.lease(entry, lambda: disconnected(receive), request.keep_alive)

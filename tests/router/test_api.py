@@ -74,6 +74,20 @@ def test_the_list_of_models_has_the_servable_ones(fake: Engines) -> None:
     run(main())
 
 
+def test_a_default_model_answers_for_models_that_are_not_there(fake: Engines) -> None:
+    async def main() -> None:
+        settings = Settings(default_model="short")
+        async with serving(fake, *MODELS, settings=settings) as site:
+            assert (await site.chat(asking("gpt-4o"))).status_code == 200
+            assert set(site.leases) == {"org/B"}
+            assert (await site.chat(asking("a"))).status_code == 200
+            assert set(site.leases) == {"org/B", "a"}
+            error(await site.client.get("/v1/models/gpt-4o"), 404, "model_not_found")
+            error(await site.client.get("/router/models/gpt-4o"), 404, "model_not_found")
+
+    run(main())
+
+
 def test_one_model_is_shown_by_any_of_its_names(fake: Engines) -> None:
     async def main() -> None:
         async with serving(fake, *MODELS) as site:

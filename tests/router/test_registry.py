@@ -66,6 +66,25 @@ def test_an_ambiguous_name_is_refused_with_the_candidates() -> None:
     assert refusal(registry("Ab", "aB"), "ab") == "'ab' may mean 'Ab' or 'aB'; say which."
 
 
+def test_the_tag_that_ollamas_clients_add_may_stand_behind_any_name() -> None:
+    models = registry("org/parrot", "org/kea:latest", "kea")
+    assert models.find("parrot:latest").id == "org/parrot"
+    assert models.find("org/kea:latest").id == "org/kea:latest"
+    assert "'parrot:7b'" in refusal(models, "parrot:7b")
+
+
+def test_the_default_model_stands_in_for_one_that_is_not_there_and_no_other() -> None:
+    models = registry("one/m", "two/m", "org/parrot")
+    assert models.find_or("parrot", "gpt-4o").id == "org/parrot"
+    assert models.find_or("parrot", "one/m").id == "one/m"
+    with pytest.raises(UnknownModelError, match="may mean"):
+        models.find_or("parrot", "m")
+    with pytest.raises(UnknownModelError, match="There is no model 'gpt-4o'"):
+        models.find_or(None, "gpt-4o")
+    with pytest.raises(UnknownModelError, match="There is no model 'gpt-4o'"):
+        models.find_or("absent", "gpt-4o")
+
+
 def test_an_ambiguous_name_lists_at_most_five_candidates() -> None:
     assert refusal(registry(*(f"{i}/m" for i in range(9))), "m").count("/m") == 5
 

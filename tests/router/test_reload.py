@@ -74,6 +74,14 @@ def test_settings_of_models_that_are_not_there_are_told_with_the_id_that_may_be_
     ]
 
 
+def test_a_default_model_that_is_not_there_is_told() -> None:
+    registry = Registry([entry("org/parrot")])
+    assert absent_models(Settings(default_model="PARROT"), registry) == []
+    assert absent_models(Settings(default_model="parot"), registry) == [
+        "--default-model names a model that was not found; did you mean 'org/parrot'?"
+    ]
+
+
 def test_models_are_preloaded_that_were_not_told_to_be_or_that_are_loaded_anew() -> None:
     said = ModelSettings(id="", preload=True)
     a, b, c = (replace(entry(name), settings=said) for name in "abc")

@@ -158,6 +158,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "allow_origin": (),
     "engine": ("", "mlx", "a=vllm", "=mlx", "a="),
     "prefer": ("", "gguf", "gguf=vllm", "quux=mlx", "=mlx"),
+    "default_model": ("", " "),
     "llama_server": ("", "~nobody-of-that-name/llama-server"),
     "mistralrs": ("", "~nobody-of-that-name/mistralrs"),
     "memory": ("", "much", "0%", "0", "0G", "101%", "nan%", "x%", "-1G", "1 light year"),
