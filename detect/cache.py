@@ -12,10 +12,11 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
+
+from msgspec import Struct
 
 from detect import strict_json
 from detect.layouts import Item, Place
@@ -36,16 +37,14 @@ RESTING_SECONDS = 5.0
 of file systems are coarse, the coarsest by two seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What is at one place: models under their names, and what is none."""
 
     found: tuple[NamedModel, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NamedModel:
+class NamedModel(Struct, frozen=True):
     """`stem` as in `detect.naming.Found`."""
 
     info: ModelInfo

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain, count
 from typing import Any
 
@@ -33,7 +32,7 @@ class Found(Struct, frozen=True, kw_only=True):
 
     def with_info(self, **changes: Any) -> Found:
         """The same with other fields of `info`."""
-        return structs.replace(self, info=replace(self.info, **changes))
+        return structs.replace(self, info=structs.replace(self.info, **changes))
 
 
 def in_place(name: str, found: Sequence[Found]) -> list[Found]:
@@ -136,7 +135,7 @@ def _with_short_names(found: Sequence[Found]) -> tuple[ModelInfo, ...]:
 
 
 def _with_aliases(info: ModelInfo, names: Sequence[str]) -> ModelInfo:
-    return replace(info, aliases=(*info.aliases, *names)) if names else info
+    return structs.replace(info, aliases=(*info.aliases, *names)) if names else info
 
 
 def _short_names(one: Found) -> set[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from detect.census import PLAIN, UNKNOWN, Census, Parts
 from detect.hf_config import Configs, mapping, number, text
@@ -194,10 +196,10 @@ def _as_claimed(found: Quantization, name: str, configs: Configs) -> Quantizatio
     """Names that tensors cannot tell apart."""
     method = configs.quant_method
     if name == "bnb-4bit" and configs.claim.get("bnb_4bit_quant_type") == "fp4":
-        return replace(found, mode="fp4")
+        return structs.replace(found, mode="fp4")
     if name.startswith("fp8-") and method in FP8_METHODS:
         mode = text(configs.claim.get("format")) if method == "compressed-tensors" else None
-        return replace(found, method=method, mode=mode or found.mode)
+        return structs.replace(found, method=method, mode=mode or found.mode)
     if method in REPACKED_BY and found.method in ("gptq", "awq"):
-        return replace(found, method="auto-round", mode=found.method)
+        return structs.replace(found, method="auto-round", mode=found.method)
     return found

@@ -6,13 +6,14 @@ among those expected, makes the whole record invalid.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from msgspec import Struct
 
 Fact = TypeVar("Fact")
 
@@ -23,9 +24,9 @@ Unpack = Callable[[Any, Paths], Any]
 
 
 def pack(value: Any) -> Any:
-    """What `json` can write: a dataclass is a list of its name and its fields."""
-    if dataclasses.is_dataclass(value):
-        fields = (getattr(value, field.name) for field in dataclasses.fields(value))
+    """What `json` can write: a struct is a list of its name and its fields."""
+    if isinstance(value, Struct):
+        fields = (getattr(value, name) for name in value.__struct_fields__)
         return [type(value).__name__, *map(pack, fields)]
     if isinstance(value, Path):
         return str(value)
@@ -35,7 +36,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(kind: type[Fact], value: Any, paths: Paths) -> Fact:
-    """The dataclass that was packed.
+    """The struct that was packed.
 
     Raises:
         ValueError: it is not one of that kind, or names another path.
@@ -52,8 +53,8 @@ def unpack(kind: type[Fact], value: Any, paths: Paths) -> Fact:
 def _unpacker(hint: Any) -> Unpack:
     if hint in SCALARS:
         return _scalar(SCALARS[hint])
-    if dataclasses.is_dataclass(hint):
-        return _dataclass(hint)
+    if _is_struct(hint):
+        return _struct(hint)
     if get_origin(hint) in CONTAINERS:
         return CONTAINERS[get_origin(hint)](*get_args(hint))
     if isinstance(hint, type) and issubclass(hint, StrEnum):
@@ -70,25 +71,29 @@ def _scalar(types: frozenset[type]) -> Unpack:
     return unpack_scalar
 
 
-def _dataclass(kind: Any) -> Unpack:
+def _is_struct(hint: Any) -> TypeGuard[type[Struct]]:
+    return isinstance(hint, type) and issubclass(hint, Struct)
+
+
+def _struct(kind: type[Struct]) -> Unpack:
     hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = kind.__struct_fields__
     unpackers = [_unpacker(hints[name]) for name in names]
 
-    def unpack_dataclass(value: Any, paths: Paths) -> Any:
+    def unpack_struct(value: Any, paths: Paths) -> Any:
         if type(value) is not list or len(value) != len(names) + 1 or value[0] != kind.__name__:
             raise ValueError(f"not a {kind.__name__}")
         values = [part(item, paths) for part, item in zip(unpackers, value[1:], strict=True)]
         return kind(**dict(zip(names, values, strict=True)))
 
-    return unpack_dataclass
+    return unpack_struct
 
 
 def _union(*hints: type) -> Unpack:
-    """One of several dataclasses, which say who they are; or one other thing, or nothing."""
+    """One of several structs, which say who they are; or one other thing, or nothing."""
     some = [hint for hint in hints if hint is not NoneType]
-    kinds = {hint.__name__: _unpacker(hint) for hint in some if dataclasses.is_dataclass(hint)}
-    others = [_unpacker(hint) for hint in some if not dataclasses.is_dataclass(hint)]
+    kinds = {hint.__name__: _unpacker(hint) for hint in some if _is_struct(hint)}
+    others = [_unpacker(hint) for hint in some if not _is_struct(hint)]
 
     def unpack_union(value: Any, paths: Paths) -> Any:
         if value is None:

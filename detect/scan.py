@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from detect import foreign, layouts, naming
 from detect.cache import Cache, NamedModel, Outcome
@@ -41,7 +42,7 @@ def scan(
     if cache is not None:
         cache.keep_report(items, report)
         cache.save()
-    return replace(report, seconds=time.monotonic() - began)
+    return structs.replace(report, seconds=time.monotonic() - began)
 
 
 def _report(
@@ -148,7 +149,8 @@ def _named(place: Place, found: Sequence[Found]) -> list[Found]:
     if not place.exact:
         return naming.in_place(place.name, found)
     return [
-        Found(info=replace(one.info, id=place.name, aliases=place.aliases)) for one in found[:1]
+        Found(info=structs.replace(one.info, id=place.name, aliases=place.aliases))
+        for one in found[:1]
     ]
 
 

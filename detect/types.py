@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 
 class WeightFormat(StrEnum):
@@ -53,8 +54,7 @@ class Role(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantization:
+class Quantization(Struct, frozen=True, kw_only=True):
     """How the weights are quantised.
 
     `method` names the scheme: `mlx`, `gguf`, `gptq`, `awq`, `bitsandbytes`, `fp8`,
@@ -89,8 +89,7 @@ class Quantization:
         return " ".join(parts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
+class Architecture(Struct, frozen=True, kw_only=True):
     """The architecture's name in each ecosystem; a format knows only some of them."""
 
     hf_class: str | None = None
@@ -107,8 +106,7 @@ class Architecture:
         return self.gguf or self.model_type or self.hf_class
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """Something wrong with the files themselves, whatever engine is asked.
 
     `code` is one of the stable reason codes (`docs/formats.md`), e.g.
@@ -119,8 +117,7 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """Why a field has its value: `field` = `value` because of `source`."""
 
     field: str
@@ -128,8 +125,7 @@ class Evidence:
     source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SafetensorsDetails:
+class SafetensorsDetails(Struct, frozen=True, kw_only=True):
     """What the engines' verdicts need to know of safetensors headers and the configs beside."""
 
     tensor_count: int
@@ -164,8 +160,7 @@ class SafetensorsDetails:
     """Names of the other files in the folder (`tokenizer.json`, `modules.json`, …)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GGUFDetails:
+class GGUFDetails(Struct, frozen=True, kw_only=True):
     """What the engines' verdicts need to know of a GGUF header."""
 
     version: int
@@ -183,8 +178,7 @@ class GGUFDetails:
     """The scalar and short-array metadata; token arrays are never kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
+class ModelInfo(Struct, frozen=True, kw_only=True):
     """One model on disk, as its headers tell it. Never opened again to be described."""
 
     id: str
@@ -244,8 +238,7 @@ FATAL_PREFIXES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """A path that is not listed as a model, and why. `code` as in `Problem`."""
 
     path: Path
@@ -253,8 +246,7 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ScanReport:
+class ScanReport(Struct, frozen=True):
     """Everything found under the given folders. One bad folder never spoils a scan."""
 
     models: tuple[ModelInfo, ...] = ()

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from backends.base import Support, Verdict
 from backends.verdicts import Reason
 from detect.fingerprint import Fingerprint
@@ -64,7 +66,7 @@ def _adapted(base: ModelEntry, folder: Path, settings: ModelSettings) -> ModelEn
     return replace(
         base,
         id=settings.id,
-        info=replace(base.info, id=settings.id, aliases=()),
+        info=structs.replace(base.info, id=settings.id, aliases=()),
         aliases=settings.aliases,
         verdicts=verdicts,
         choice=Choice(MLX if able else None, f"an adapter of {base.id}"),

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from detect import examine as examining
 from detect.cache import FILE_NAME, RESTING_SECONDS, Cache
@@ -41,7 +41,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def facts(report: ScanReport) -> ScanReport:
-    return replace(report, seconds=0.0)
+    return structs.replace(report, seconds=0.0)
 
 
 def model(report: ScanReport) -> ModelInfo:
