@@ -69,10 +69,10 @@ Item = Place | TensorLayers | Skipped
 
 def roots_of(folders: Sequence[Path]) -> tuple[Path, ...]:
     """Below which links may end: the folders, and for part of a Hugging Face cache its repo."""
-    resolved = [Path(os.path.realpath(folder)) for folder in folders]
-    inside = [folder for folder in resolved if HF_REPO in str(folder)]
-    repos = [p for r in inside for p in (r, *r.parents) if p.name.startswith(HF_REPO)]
-    return tuple(dict.fromkeys([*resolved, *repos]))
+    resolved = [os.path.realpath(folder) for folder in folders]
+    inside = [Path(folder) for folder in resolved if HF_REPO in folder]
+    repos = [str(p) for r in inside for p in (r, *r.parents) if p.name.startswith(HF_REPO)]
+    return tuple(map(Path, dict.fromkeys([*resolved, *repos])))
 
 
 ListFolder = Callable[[Path, Sequence[Path]], Listing]
@@ -88,9 +88,9 @@ def survey(
 def survey_one(folder: Path, roots: Sequence[Path]) -> Iterator[Item]:
     """A folder that was named itself, with its own roots; its models are named after it."""
     resolved = roots[0]
-    repo = resolved.parent.parent
-    if resolved.parent.name == "snapshots" and repo.name.startswith(HF_REPO):
-        name = repo_name(repo.name)
+    parent = resolved.parent
+    if parent.name == "snapshots" and parent.parent.name.startswith(HF_REPO):
+        name = repo_name(parent.parent.name)
         return _Survey(roots).leaf(name, list_folder(folder, roots))
     if _is_repo(folder.name):
         return _Survey(roots).enter(folder, (folder.name,))

@@ -57,10 +57,13 @@ def read_bounded(path: Path, limit: int) -> bytes:
     pieces: list[bytes] = []
     position = 0
     with RegularFile(path) as file:
-        count = min(max(file.size, 1 << 12), 1 << 20)
+        # One byte more than it has: less than was asked for is then all of it.
+        count = min(max(file.size + 1, 1 << 12), 1 << 20)
         while position <= limit and (more := file.read(position, count)):
             pieces.append(more)
             position += len(more)
+            if len(more) < count and position >= file.size:
+                break
     if position > limit:
         raise ValueError(f"it is larger than {limit >> 20} MiB")
     return b"".join(pieces)

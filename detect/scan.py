@@ -90,7 +90,7 @@ class _Findings:
 
     def report(self) -> ScanReport:
         strays = _holders_of_models(self.found)
-        found = [one for one in self.found if one.info.path not in strays]
+        found = [one for one in self.found if not strays or one.info.path not in strays]
         skipped = [*self.skipped, *strays.values()]
         return ScanReport(models=naming.across_places(found), skipped=tuple(dict.fromkeys(skipped)))
 

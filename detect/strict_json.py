@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 MAX_DEPTH = 64
+BYTE_ORDER_MARK = "\ufeff"
 
 
 def parse(raw: bytes, *, unique_keys: bool = False) -> Any:
@@ -16,7 +17,7 @@ def parse(raw: bytes, *, unique_keys: bool = False) -> Any:
     Raises:
         ValueError: not JSON, not UTF-8, a lone surrogate, too deep, or a key twice.
     """
-    text = raw.decode("utf-8-sig")
+    text = raw.decode().removeprefix(BYTE_ORDER_MARK)
     value = _load(text)
     if not (unique_keys and _is_plain_table(value, text)):
         if unique_keys:
