@@ -10,13 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from operator import itemgetter
 
 from msgspec import Struct
 
 from detect import layer_words
 from detect.layer_words import Words
-from detect.tensor import Column, Tensor
+from detect.tensor import Column, Tensor, numberless
 
 Parts = Mapping[str, Tensor]
 """The tensors of one layer, by what follows its prefix: `weight`, `scales`, …"""
@@ -197,9 +196,12 @@ class Alike(Struct, frozen=True, gc=False):
 
     A network has hundreds of layers and some twenty of these, and what is asked about names and
     shapes has one answer for all of them. `name` is their class, empty for what is no matrix.
+    `names` are one tensor's of each, and the last `cut` characters of these no part of the prefix:
+    models have hundreds of prefixes, of which mostly one is asked for.
     """
 
-    prefixes: tuple[str, ...]
+    names: Sequence[str]
+    cut: int
     parts: Parts
     name: str
     linear: bool
@@ -212,7 +214,15 @@ class Alike(Struct, frozen=True, gc=False):
     @property
     def prefix(self) -> str:
         """One of them, for questions about its words."""
-        return self.prefixes[0]
+        return _without(self.names[0], self.cut)
+
+    @property
+    def prefixes(self) -> list[str]:
+        return [_without(name, self.cut) for name in self.names]
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
 
     @property
     def quantized(self) -> bool:
@@ -223,7 +233,7 @@ class Alike(Struct, frozen=True, gc=False):
         if (place := self.words.number) is None:
             return False
         begin, end = place
-        return f"{self.prefix[:begin]}{number}{self.prefix[end:]}" in self.prefixes
+        return f"{self.names[0][:begin]}{number}{self.names[0][end:]}" in self.names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +267,7 @@ class Census:
 
     @cached_property
     def tensor_count(self) -> int:
-        return sum(len(alike.parts) * len(alike.prefixes) for alike in self.layers)
+        return sum(len(alike.parts) * alike.count for alike in self.layers)
 
     @cached_property
     def towers(self) -> bool:
@@ -322,22 +332,39 @@ def take(columns: Iterable[Column]) -> Census:
     counts: Counter[str] = Counter()
     for alike in layers:
         if alike.name and alike.linear:
-            counts[alike.name] += len(alike.prefixes)
+            counts[alike.name] += alike.count
     return Census(layers=layers, counts=dict(counts.most_common()))
 
 
 def _layers(columns: Iterable[Column]) -> Iterator[Alike]:
-    pieces = tuple(piece for column in columns for piece in _pieces(column))
-    for prefixes, own in _grouped(pieces):
-        yield _alike(prefixes, {piece.suffix: piece.tensor for piece in own})
+    """Pieces of one layer have prefixes that differ in nothing but numbers."""
+    related: defaultdict[bytes, list[_Piece]] = defaultdict(list)
+    for column in columns:
+        for piece in _pieces(column):
+            related[piece.numberless].append(piece)
+    for pieces in related.values():
+        if len(pieces) == 1:
+            yield _alike(pieces[0].names, pieces[0].cut, pieces)
+        else:
+            yield from (_alike(prefixes, 0, own) for prefixes, own in _grouped(pieces))
 
 
 class _Piece(Struct, frozen=True, gc=False):
-    """One tensor of many layers, equal in all of them."""
+    """One tensor of many layers, equal in all of them. `cut` as in `Alike`."""
 
-    prefixes: tuple[str, ...]
+    names: Sequence[str]
+    cut: int
+    numberless: bytes
     suffix: str
     tensor: Tensor
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        return tuple([_without(name, self.cut) for name in self.names])
+
+
+def _without(name: str, cut: int) -> str:
+    return name[:-cut] if cut else name
 
 
 def _grouped(pieces: Sequence[_Piece]) -> Iterable[tuple[Sequence[str], Sequence[_Piece]]]:
@@ -348,9 +375,9 @@ def _grouped(pieces: Sequence[_Piece]) -> Iterable[tuple[Sequence[str], Sequence
     if len(set().union(*groups)) == sum(map(len, groups)):
         return groups.items()
     made_of: defaultdict[str, list[_Piece]] = defaultdict(list)
-    for piece in pieces:
-        for prefix in piece.prefixes:
-            made_of[prefix].append(piece)
+    for prefixes, own in groups.items():
+        for prefix in prefixes:
+            made_of[prefix] += own
     alike: dict[tuple[int, ...], list[str]] = {}
     for prefix, own in made_of.items():
         alike.setdefault(tuple(map(id, own)), []).append(prefix)
@@ -362,10 +389,10 @@ def _pieces(column: Column) -> Iterator[_Piece]:
     prefix, suffix = split(names[0])
     tail = names[0][len(prefix) :]
     if _split_alike(names, tail):
-        prefixes = map(itemgetter(slice(-len(tail))), names) if tail else names
-        yield _Piece(tuple(prefixes), suffix, column.tensor)
+        yield _Piece(names, len(tail), numberless(prefix), suffix, column.tensor)
     else:
-        yield from (_Piece((p,), s, column.tensor) for p, s in map(split, names))
+        for prefix, suffix in map(split, names):
+            yield _Piece((prefix,), 0, numberless(prefix), suffix, column.tensor)
 
 
 def _split_alike(names: Sequence[str], tail: str) -> bool:
@@ -375,13 +402,14 @@ def _split_alike(names: Sequence[str], tail: str) -> bool:
     return DIGITS.isdisjoint(tail) or all(name.endswith(tail) for name in names)
 
 
-def _alike(prefixes: Sequence[str], parts: Parts) -> Alike:
-    words, weight = layer_words.of(prefixes[0]), parts.get("weight")
+def _alike(names: Sequence[str], cut: int, pieces: Sequence[_Piece]) -> Alike:
+    parts = {piece.suffix: piece.tensor for piece in pieces}
+    words, weight = layer_words.of(_without(names[0], cut)), parts.get("weight")
     vector = weight is not None and len(weight.shape) < 2
     # Empty for what is no matrix: norms, biases, single vectors.
     name = "" if vector and len(parts) == 1 else _class(parts)
     linear = not (vector or words.tower or words.not_linear)
-    return Alike(tuple(prefixes), parts, name, linear, words)
+    return Alike(names, cut, parts, name, linear, words)
 
 
 def split(name: str) -> tuple[str, str]:

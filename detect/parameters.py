@@ -78,7 +78,7 @@ def _active(total: int, experts: int, configs: Configs) -> int | None:
 def _in_all(alike: Alike, widths: Widths, bits: float | None) -> int:
     """Of all these layers, in which equal packed shapes may stand for several widths."""
     if alike.name not in CLASSES:
-        return len(alike.prefixes) * _weights(alike, None, bits)
+        return alike.count * _weights(alike, None, bits)
     by_width = Counter(map(widths.by_layer.get, alike.prefixes))
     return sum(layers * _weights(alike, width, bits) for width, layers in by_width.items())
 

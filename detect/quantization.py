@@ -147,7 +147,7 @@ def find(census: Census, configs: Configs, widths: Widths) -> Quantization | Non
         return None
     counts: Counter[Measured] = Counter()
     for alike in census.of_class(name):
-        counts[scheme.measure(alike.parts, configs)] += len(alike.prefixes)
+        counts[scheme.measure(alike.parts, configs)] += alike.count
     measured = counts.most_common()
     (bits, group), _ = measured[0]
     found = Quantization(

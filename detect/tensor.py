@@ -62,7 +62,7 @@ def columns(
         # Most are as the one before them, and comparing is faster than hashing.
         dtype, shape, nbytes, alike = latest.get(zeroed, NONE_YET)
         if size != nbytes or one.shape != shape or one.dtype != dtype:
-            alike = found.setdefault((_numberless(zeroed), one.dtype, one.shape, size), [])
+            alike = found.setdefault((_shortened(zeroed), one.dtype, one.shape, size), [])
             latest[zeroed] = (one.dtype, one.shape, size, alike)
         alike.append(name)
     return tuple(
@@ -87,8 +87,12 @@ def _zeroed(names: Collection[str]) -> list[bytes]:
     return [name.encode().translate(ZEROED) for name in names]
 
 
-def _numberless(zeroed: bytes) -> bytes:
-    """With one zero for each number, however long."""
+def numberless(name: str) -> bytes:
+    """With a zero for each number, however long."""
+    return _shortened(name.encode().translate(ZEROED))
+
+
+def _shortened(zeroed: bytes) -> bytes:
     while ZEROS in zeroed:
         zeroed = zeroed.replace(ZEROS, b"0")
     return zeroed
