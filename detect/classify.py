@@ -122,6 +122,7 @@ def _details(
         generation_config=facts.configs.generation,
         side_config=facts.configs.side,
         files_beside=facts.beside,
+        pooling=facts.configs.pooling,
     )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from detect import strict_json
 from detect.listing import Listing
+from detect.pooling import MODULES, read_pooling
 from detect.regular_file import read_bounded
-from detect.types import Problem
+from detect.types import Pooling, Problem
 
 MAX_CONFIG_BYTES = 10 << 20
 MAX_INDEX_BYTES = 100 << 20
@@ -50,6 +51,7 @@ class Configs:
     side: Json = field(default_factory=dict)
     adapter: Json = field(default_factory=dict)
     sentence_bert: Json = field(default_factory=dict)
+    pooling: Pooling | None = None
     generation: Json | None = field(default_factory=dict)
     """None when there is one and it is no JSON object."""
     templates: tuple[str, ...] = ()
@@ -141,6 +143,7 @@ def read_configs(listing: Listing) -> Configs:
         side=next((v for n in SIDE_CONFIGS if (v := reader.mapping(n))), {}),
         adapter=reader.mapping("adapter_config.json"),
         sentence_bert=reader.mapping("sentence_bert_config.json"),
+        pooling=read_pooling(listing) if MODULES in listing.files else None,
         generation=reader.generation(),
         templates=tuple(_templates(reader, tokenizer)),
         weight_map=weight_map,

@@ -125,6 +125,20 @@ class Evidence(Struct, frozen=True):
     source: str
 
 
+class Pooling(Struct, frozen=True, kw_only=True):
+    """How one vector is made of what the network says of a text's tokens, as files of
+    sentence-transformers tell it."""
+
+    modes: tuple[str, ...] = ()
+    """Mostly one: `lasttoken`, `mean`, `cls` (the first token), or something rarer."""
+    normalized: bool = False
+    """To the length of 1."""
+    others: tuple[str, ...] = ()
+    """Modules that do more, such as `Dense`."""
+    with_prompt: bool = True
+    """Whether a prompt that is put before a text takes part."""
+
+
 class SafetensorsDetails(Struct, frozen=True, kw_only=True):
     """What the engines' verdicts need to know of safetensors headers and the configs beside."""
 
@@ -158,6 +172,8 @@ class SafetensorsDetails(Struct, frozen=True, kw_only=True):
     """`quantize_config.json`, `quant_config.json` or `hf_quant_config.json`, if any."""
     files_beside: frozenset[str] = frozenset()
     """Names of the other files in the folder (`tokenizer.json`, `modules.json`, …)."""
+    pooling: Pooling | None = None
+    """None without a readable `modules.json`."""
 
 
 class GGUFDetails(Struct, frozen=True, kw_only=True):

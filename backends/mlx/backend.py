@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from backends.base import (
     Footprint,
@@ -21,6 +22,7 @@ from backends.base import (
 )
 from backends.headers import context_length
 from backends.mlx import library
+from backends.mlx.embedder import Embedder
 from backends.mlx.engine import Engine
 from backends.mlx.instance import MLXInstance
 from backends.mlx.options import EngineOptions
@@ -29,11 +31,17 @@ from backends.mlx.verdict import rules
 from backends.proxy import Endpoint, UnixEndpoint
 from backends.served import ServedByChild, Service
 from backends.verdicts import Rule, if_installed, judge
+from backends.wire.embeddings import EMBEDDINGS_PATH
+from backends.wire.request import TEXT_PATH
 from detect.fingerprint import fingerprint
-from detect.types import ModelInfo
+from detect.types import ModelInfo, Role
 
 OVERHEAD_BYTES = 400 * 2**20
 """Interpreter, mlx and transformers in memory, and the buffers that MLX keeps for reuse."""
+
+
+TEXT_CANARY: dict[str, Any] = {"prompt": "a", "max_tokens": 1, "temperature": 0}
+VECTOR_CANARY: dict[str, Any] = {"input": "a"}
 
 
 def device() -> str:
@@ -107,12 +115,8 @@ class MLXBackend:
         if options.isolation is Isolation.WORKER:
             return ServedByChild(model_id, _worker(model_id, info, options), options)
         self.thread.stall_seconds = options.patience.stall_seconds
-        engine = Engine(
-            model_id,
-            info.folder,
-            _engine_options(info, options),
-            thread=self.thread,
-        )
+        kind = Embedder if info.role is Role.EMBEDDING else Engine
+        engine = kind(model_id, info.folder, _engine_options(info, options), thread=self.thread)
         return MLXInstance(model_id, engine, options)
 
     @cached_property
@@ -144,6 +148,8 @@ def _relatives_bytes(options: InstanceOptions) -> int:
 
 
 def _prefix_bytes(info: ModelInfo, options: InstanceOptions) -> int:
+    if info.role is Role.EMBEDDING:
+        return 0
     context = context_length(info, options) or 0
     of_use = PREFIX_CONTEXTS * (info.kv_bytes_per_token or 0) * context
     return min(options.prefix_bytes, max(of_use, LEAST_PREFIX_BYTES))
@@ -181,6 +187,8 @@ def _changes(adapter: Path) -> tuple[object, ...]:
 
 
 def _worker(model_id: str, info: ModelInfo, options: InstanceOptions) -> Service:
+    embeds = info.role is Role.EMBEDDING
+
     def command(endpoint: Endpoint) -> list[str]:
         assert isinstance(endpoint, UnixEndpoint)
         return [
@@ -188,14 +196,17 @@ def _worker(model_id: str, info: ModelInfo, options: InstanceOptions) -> Service
             *("--folder", str(info.folder)),
             *("--socket", str(endpoint.socket)),
             f"--alias={model_id}",
+            *(("--embedding",) if embeds else ()),
             *("--options", _engine_options(info, options).to_json()),
         ]
 
+    path, canary = (EMBEDDINGS_PATH, VECTOR_CANARY) if embeds else (TEXT_PATH, TEXT_CANARY)
     return Service(
         engine="mlx",
         version=library.version(),
         command=command,
-        canary={"model": model_id, "prompt": "a", "max_tokens": 1, "temperature": 0},
+        canary_path=path,
+        canary={"model": model_id, **canary},
     )
 
 

@@ -30,11 +30,29 @@ from backends.mlx.options import EngineOptions
 from backends.mlx.prefixes import Prefixes
 from backends.mlx.sampling import make_processors, make_sampler
 from backends.mlx.thread import EngineThread, Work, once
+from backends.wire.app import Handlers, completion_handlers
 from backends.wire.events import Choice, Event
 from backends.wire.feed import Feed, side_by_side
-from backends.wire.request import GenerationRequest
+from backends.wire.request import GenerationRequest, Sampling
 
 log = logging.getLogger("router.engine")
+
+SUPPORTED = frozenset(
+    {
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "seed",
+        "logit_bias",
+        "response_format",
+        "tool_choice",
+        "grammar",
+        "json_schema",
+    }
+)
+"""Of `backends.wire.request.FEATURES`: what this engine honours."""
+
+CANARY = GenerationRequest(prompt="a", max_tokens=1, sampling=Sampling(temperature=0.0))
 
 
 def _choice(request: GenerationRequest, index: int) -> GenerationRequest:
@@ -109,6 +127,16 @@ class Engine:
         loop = asyncio.get_running_loop()
         self._text = await loop.run_in_executor(self._text_thread, Text, self._folder)
         await self._thread.run(self._load(self._text.stop_ids))
+
+    async def prove(self) -> None:
+        """Generate a token."""
+        async for _ in self.generate(CANARY):
+            pass
+
+    def handlers(self) -> Handlers:
+        return completion_handlers(
+            self.generate, self.count, engine="mlx", model=self.model, supported=SUPPORTED
+        )
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event | Choice, None]:
         """Events of one answer, or choices of several. Closing it gives up the request within a

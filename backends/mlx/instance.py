@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
-from functools import partial
 
-from backends.asgi import parsed, send_whole, whole_body
 from backends.base import (
     InstanceOptions,
     InstanceState,
@@ -28,45 +25,21 @@ from backends.errors import (
     EngineStartError,
 )
 from backends.mlx import library
+from backends.mlx.embedder import Embedder
 from backends.mlx.engine import Engine
 from backends.start_failure import start_failure
-from backends.wire.request import (
-    CHAT_PATH,
-    COUNT_PATH,
-    TEXT_PATH,
-    GenerationRequest,
-    Sampling,
-    parse,
-)
-from backends.wire.response import counted, respond
 
 log = logging.getLogger("router.engine")
 
-SUPPORTED = frozenset(
-    {
-        "n",
-        "logprobs",
-        "top_logprobs",
-        "seed",
-        "logit_bias",
-        "response_format",
-        "tool_choice",
-        "grammar",
-        "json_schema",
-    }
-)
-"""Of `backends.wire.request.FEATURES`: what this engine honours."""
-
-CANARY = GenerationRequest(prompt="a", max_tokens=1, sampling=Sampling(temperature=0.0))
-
 
 class MLXInstance:
-    """Ready means that it has generated a token. Concurrent callers of `ensure_ready` share one
-    load, and one that gives up does not end it for the others."""
+    """Ready means that it has generated a token, or made a vector. Concurrent callers of
+    `ensure_ready` share one load, and one that gives up does not end it for the others."""
 
-    def __init__(self, model: str, engine: Engine, options: InstanceOptions) -> None:
+    def __init__(self, model: str, engine: Engine | Embedder, options: InstanceOptions) -> None:
         self.model = model
         self._engine = engine
+        self._handlers = engine.handlers()
         self._options = options
         self._life = Lifecycle()
         self._loading: asyncio.Task[None] | None = None
@@ -115,18 +88,10 @@ class MLXInstance:
             raise EngineBusyError(
                 f"{self.model} is {self._life.state}; ask again.", engine="mlx", model=self.model
             )
-        path = scope["path"]
-        if path not in (CHAT_PATH, TEXT_PATH, COUNT_PATH):
-            raise BadRequestError(f"The mlx engine does not serve {path}.", engine="mlx")
-        body = await whole_body(receive)
-        read = partial(parse, chat=path != TEXT_PATH, engine="mlx", supported=SUPPORTED)
-        request = await parsed(body, read)
-        if path == COUNT_PATH:
-            answer = json.dumps(counted(await self._engine.count(request)))
-            await send_whole(send, 200, b"application/json", answer.encode())
-            return
-        events = self._engine.generate(request)
-        await respond(request, self.model, events, receive, send)
+        handler = self._handlers.get(scope["path"])
+        if handler is None:
+            raise BadRequestError(f"The mlx engine does not serve {scope['path']}.", engine="mlx")
+        await handler(receive, send)
 
     async def _load(self) -> None:
         began = time.monotonic()
@@ -135,7 +100,7 @@ class MLXInstance:
         try:
             async with asyncio.timeout(self._options.start_timeout_seconds):
                 await self._engine.load()
-                await self._prove()
+                await self._engine.prove()
         except BaseException as error:
             await self._close()
             failure = self._start_error(error)
@@ -153,10 +118,6 @@ class MLXInstance:
             self._life.to(InstanceState.FAILED, error.message.rstrip("."))
             self._engine.fail(error)
             self._failed.set()
-
-    async def _prove(self) -> None:
-        async for _ in self._engine.generate(CANARY):
-            pass
 
     async def _stop(self) -> None:
         if self._life.state is InstanceState.STOPPED:

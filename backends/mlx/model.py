@@ -12,6 +12,7 @@ from typing import Any
 from backends import memory
 from backends.errors import BadRequestError
 from backends.mlx import library
+from backends.mlx.body import load_body
 from backends.mlx.checkpoints import checkpoints as find_checkpoints
 from backends.mlx.grammar import Grammars, Mask, Thinking
 from backends.mlx.notations import notation_of
@@ -61,6 +62,7 @@ def load_weights(
     *,
     adapter: Path | None = None,
     draft: Path | None = None,
+    headless: bool = False,
 ) -> Work[Weights]:
     """Read the weights, a slice at a step; `count` hears how many bytes there are so far.
 
@@ -71,7 +73,7 @@ def load_weights(
     mx.set_cache_limit(CACHE_LIMIT_BYTES)
     # Every decoder sets this limit and restores what it found: it must find the same.
     library.load("mlx_lm.utils").maybe_set_recommended_wired_limit()
-    networks = [_network(folder, adapter)]
+    networks = [_network(folder, adapter, headless=headless)]
     if draft is not None:
         networks.append(_network(draft))
         _check_vocabularies(folder, draft)
@@ -88,12 +90,15 @@ def load_weights(
     return Weights(networks[0], nbytes, *networks[1:])
 
 
-def _network(folder: Path, adapter: Path | None = None) -> Any:
+def _network(folder: Path, adapter: Path | None = None, *, headless: bool = False) -> Any:
     """Nothing of its weights is read yet."""
     utils = library.load("mlx_lm.utils")
     _check_layers(folder, utils.load_config(folder))
-    # Custom code in a model's folder is never run.
-    network, _ = utils.load_model(folder, lazy=True, trust_remote_code=False)
+    if headless:
+        network = load_body(folder)
+    else:
+        # Custom code in a model's folder is never run.
+        network, _ = utils.load_model(folder, lazy=True, trust_remote_code=False)
     if adapter is not None:
         library.load("mlx_lm.tuner.utils").load_adapters(network, str(adapter))
         network.eval()
@@ -196,12 +201,8 @@ class Text:
             found = self._checkpoints(request, text, ids) if checkpoints else ()
             prompt = Prompt(ids, text[-64:], found)
         else:
-            prompt = Prompt(self._plain(request.prompt))
-        if max(prompt.ids, default=0) >= self._vocabulary:
-            raise BadRequestError(
-                f"The prompt holds the token {max(prompt.ids)}, and the model knows "
-                f"{self._vocabulary}: its tokenizer is that of another one."
-            )
+            prompt = Prompt(self.tokens(request.prompt, "prompt"))
+        self._check_known(prompt.ids)
         if not prompt.ids:
             param = "messages" if request.chat else "prompt"
             raise BadRequestError(
@@ -264,11 +265,25 @@ class Text:
     def _spelled(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _plain(self, prompt: str | tuple[int, ...]) -> list[int]:
-        if isinstance(prompt, str):
-            return self._encode(prompt, special=True)
-        self._check_ids(prompt, "prompt")
-        return list(prompt)
+    def tokens(self, given: str | tuple[int, ...], param: str) -> list[int]:
+        """Of a text with what the tokenizer puts around each, or as they were given.
+
+        Raises:
+            BadRequestError: a token id is outside the vocabulary, or the text is no Unicode.
+        """
+        if isinstance(given, str):
+            ids = self._encode(given, special=True, param=param)
+            self._check_known(ids)
+            return ids
+        self._check_ids(given, param)
+        return list(given)
+
+    def _check_known(self, ids: list[int]) -> None:
+        if max(ids, default=0) >= self._vocabulary:
+            raise BadRequestError(
+                f"The prompt holds the token {max(ids)}, and the model knows "
+                f"{self._vocabulary}: its tokenizer is that of another one."
+            )
 
     def _check_ids(self, ids: Iterable[int], param: str) -> None:
         size = self._vocabulary
@@ -290,18 +305,19 @@ class Text:
             lambda part: self._encode(part, special=False),
         )
 
-    def _encode(self, text: str, *, special: bool) -> list[int]:
+    def _encode(self, text: str, *, special: bool, param: str | None = None) -> list[int]:
         if len(text) > sandbox.MAX_CHARACTERS:
             # Encoding it would hold up the whole daemon.
             raise BadRequestError(
                 f"The prompt has {len(text)} characters, with what the chat template adds; "
-                f"{sandbox.MAX_CHARACTERS} are the most."
+                f"{sandbox.MAX_CHARACTERS} are the most.",
+                param=param,
             )
         try:
             text.encode()
         except UnicodeEncodeError:
             # A template can write half a surrogate pair.
-            raise BadRequestError("The prompt is not valid Unicode.") from None
+            raise BadRequestError("The prompt is not valid Unicode.", param=param) from None
         return list(self._tokenizer.encode(text, add_special_tokens=special))
 
     def _rendered(self, request: GenerationRequest) -> str:

@@ -9,9 +9,12 @@ from backends.base import Support
 from backends.headers import TOKENIZERS
 from backends.headers import safetensors_details as _details
 from backends.mlx.library import Supported
+from backends.mlx.pooling import mode_of
 from backends.shared_rules import ADAPTER
-from backends.verdicts import Reason, Rule
+from backends.verdicts import Reason, Rule, only
 from detect.types import ModelInfo, Role, WeightFormat
+
+SERVED_ROLES = frozenset((Role.GENERATIVE, Role.VISION, Role.EMBEDDING, Role.UNKNOWN))
 
 Predicate = Callable[[ModelInfo], bool]
 
@@ -63,7 +66,11 @@ def rules(supported: Supported, version: str, device: str) -> tuple[Rule, ...]:
             remedy="Download the model in Hugging Face's layout.",
         ),
         Rule(
-            when=lambda info: _details(info).bare_layers and _wants_model(info, supported),
+            when=lambda info: (
+                _details(info).bare_layers
+                and _wants_model(info, supported)
+                and info.role is not Role.EMBEDDING
+            ),
             code=Reason.CONFLICT_LAYOUT,
             reason="the tensors' names begin with 'layers.', where it expects 'model.layers.'",
             remedy="Download the model with its head: this is only the body of one.",
@@ -77,6 +84,7 @@ def rules(supported: Supported, version: str, device: str) -> tuple[Rule, ...]:
             ),
             remedy="Restore config.json from where the model came from, or download the original.",
         ),
+        *only(lambda info: info.role is Role.EMBEDDING, _embedding_rules(supported)),
         *_quantization_rules(),
         Rule(
             when=lambda info: _details(info).generation_config is None,
@@ -126,11 +134,65 @@ def _format_rules() -> tuple[Rule, ...]:
         ),
         ADAPTER,
         Rule(
-            when=lambda info: info.role not in (Role.GENERATIVE, Role.VISION, Role.UNKNOWN),
+            when=lambda info: info.role not in SERVED_ROLES,
             code=Reason.UNSUPPORTED_ROLE,
             reason=lambda info: f"generates text, and this model's role is {info.role}",
         ),
+        Rule(
+            when=lambda info: info.role is Role.EMBEDDING and _details(info).pooling is None,
+            code=Reason.UNSUPPORTED_ROLE,
+            reason="makes vectors only where modules.json says how, and there is none to be read",
+            remedy="Copy modules.json and the folder 1_Pooling of the original beside the weights.",
+        ),
     )
+
+
+def _embedding_rules(supported: Supported) -> tuple[Rule, ...]:
+    """Wrong vectors look like right ones: what is not known to be right is refused."""
+    return (
+        Rule(
+            when=lambda info: mode_of(_details(info).pooling) is None,
+            code=Reason.UNSUPPORTED_ROLE,
+            reason=lambda info: (
+                f"makes vectors of the last, the first or the mean token and nothing more; this "
+                f"model wants {_pooling(info)}"
+            ),
+        ),
+        Rule(
+            when=lambda info: "auto_map" in _details(info).config,
+            code=Reason.UNSAFE_REMOTE_CODE,
+            reason="the model brings Python code of its own, which is never run here, and its "
+            "vectors may depend on it",
+        ),
+        Rule(
+            when=_looks_ahead,
+            code=Reason.UNSUPPORTED_ARCH,
+            reason="reads text from left to right only, and this model looks both ways",
+        ),
+        Rule(
+            when=lambda info: bool(supported.modules) and not _tells_states(info, supported),
+            code=Reason.UNSUPPORTED_ARCH,
+            reason=lambda info: f"gives no states of {_type(info)} that vectors are made of",
+        ),
+    )
+
+
+def _pooling(info: ModelInfo) -> str:
+    pooling = _details(info).pooling
+    assert pooling is not None
+    return ", ".join((*pooling.modes, *pooling.others)) or "something that is not said"
+
+
+def _looks_ahead(info: ModelInfo) -> bool:
+    config = _details(info).config
+    both_ways = (config.get("use_bidirectional_attention"), config.get("is_causal") is False)
+    return any(both_ways)
+
+
+def _tells_states(info: ModelInfo, supported: Supported) -> bool:
+    """The module's network has a body, and the head is applied to what that returns."""
+    model_type = info.architecture.model_type or ""
+    return all(supported.mentions(model_type, w) for w in ("self.model = ", " out = self.model("))
 
 
 def _quantization_rules() -> tuple[Rule, ...]:

@@ -86,13 +86,7 @@ def parse(raw: bytes, *, chat: bool, engine: str, supported: frozenset[str]) -> 
     Raises:
         BadRequestError: naming the field that is wrong, or that `engine` cannot honour.
     """
-    try:
-        body = json.loads(raw, parse_constant=_no_constant)
-        _encodable(raw, body)
-    except (ValueError, RecursionError):
-        raise BadRequestError("The request body is not JSON.") from None
-    if not isinstance(body, dict):
-        raise BadRequestError("The request body must be a JSON object.")
+    body = json_body(raw)
     for name, asks in FEATURES.items():
         if name not in supported and asks(body):
             raise BadRequestError(
@@ -101,6 +95,22 @@ def parse(raw: bytes, *, chat: bool, engine: str, supported: frozenset[str]) -> 
                 param=name,
             )
     return _request(Fields(body), chat)
+
+
+def json_body(raw: bytes) -> Json:
+    """The JSON object in `raw`.
+
+    Raises:
+        BadRequestError: it is none.
+    """
+    try:
+        body = json.loads(raw, parse_constant=_no_constant)
+        _encodable(raw, body)
+    except (ValueError, RecursionError):
+        raise BadRequestError("The request body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise BadRequestError("The request body must be a JSON object.")
+    return body
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -21,7 +21,7 @@ from typing import Any
 from backends.mistral_rs.engine import ENGINE, PASSTHROUGH, SUPPORTED, Engine
 from backends.mistral_rs.text import template_of_folder, template_of_gguf
 from backends.mistral_rs.view import link_files
-from backends.wire.app import CompletionsApp
+from backends.wire.app import EngineApp, completion_handlers
 from backends.wire.defaults import SamplingDefaults, defaults_of_folder
 from backends.workers.serving import server
 
@@ -44,10 +44,10 @@ def main() -> None:
         sys.stderr.write(f"{ENGINE} could not load the model: {error}\n")
         sys.stderr.flush()
         os._exit(1)
-    app = CompletionsApp(
+    handlers = completion_handlers(
         engine.generate, engine.count, engine=ENGINE, model=arguments.alias, supported=SUPPORTED
     )
-    server(app, arguments.socket).run()
+    server(EngineApp(handlers, engine=ENGINE), arguments.socket).run()
 
 
 def _arguments() -> argparse.Namespace:

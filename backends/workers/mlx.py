@@ -15,11 +15,11 @@ import os
 import sys
 from pathlib import Path
 
+from backends.mlx.embedder import Embedder
 from backends.mlx.engine import Engine
-from backends.mlx.instance import SUPPORTED
 from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread
-from backends.wire.app import CompletionsApp
+from backends.wire.app import EngineApp
 from backends.workers.serving import server
 
 
@@ -34,17 +34,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--alias", required=True)
+    parser.add_argument("--embedding", action="store_true")
     parser.add_argument("--options", type=EngineOptions.from_json, default=EngineOptions())
     return parser.parse_args()
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    engine = Engine(
-        arguments.alias,
-        arguments.folder,
-        arguments.options,
-        thread=EngineThread(),
-    )
+    kind = Embedder if arguments.embedding else Engine
+    engine = kind(arguments.alias, arguments.folder, arguments.options, thread=EngineThread())
     try:
         await engine.load()
     except Exception as error:
@@ -52,9 +49,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         sys.stderr.flush()
         # Its thread may be in the middle of something that does not end by itself.
         os._exit(1)
-    app = CompletionsApp(
-        engine.generate, engine.count, engine="mlx", model=arguments.alias, supported=SUPPORTED
-    )
+    app = EngineApp(engine.handlers(), engine="mlx")
     await server(app, arguments.socket).serve()
 
 

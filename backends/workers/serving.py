@@ -8,10 +8,10 @@ from pathlib import Path
 
 import uvicorn
 
-from backends.wire.app import CompletionsApp
+from backends.wire.app import EngineApp
 
 
-def server(app: CompletionsApp, socket: Path) -> uvicorn.Server:
+def server(app: EngineApp, socket: Path) -> uvicorn.Server:
     return _Server(
         uvicorn.Config(
             app,

@@ -23,8 +23,7 @@ import psutil
 
 from backends.errors import BadRequestError
 from backends.mlx import library
-from backends.mlx.engine import Engine
-from backends.mlx.instance import SUPPORTED
+from backends.mlx.engine import SUPPORTED, Engine
 from backends.mlx.model import give_back_memory
 from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread

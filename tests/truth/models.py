@@ -18,6 +18,7 @@ from tests.tiny import variants
 from tests.tiny.train import CONFIG, WEIGHTS
 from tests.truth import checkpoint, ggufs, layers, networks, vision
 from tests.truth.checkpoint import Layer, Stored, stored
+from tests.truth.embedders import embedder
 
 Make = Callable[[Path], Path]
 Config = Mapping[str, Any]
@@ -443,6 +444,17 @@ TRAINED: Mapping[str, Model] = {
 SMALL: dict[str, Any] = {"moe_intermediate_size": 64, "intermediate_size": 64}
 MIXTURES = ("qwen3_moe", "mixtral", "glm4_moe", "qwen3_next", "deepseek_v3")
 
+EMBEDDERS: Mapping[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen3 mean": {"mode": "mean", "bare": False},
+    "qwen3 mlx 4 bit": {"bits": 4},
+    "qwen3 mlx 4 bit, with a head": {"bits": 4, "tie_word_embeddings": False},
+    "qwen3 with Dense": {"modules": ("Dense",)},
+    "qwen3 max": {"mode": "max"},
+    "gemma2": {"architecture": "gemma2"},
+    "llama": {"architecture": "llama", "dtype": "bfloat16"},
+}
+
 RANDOM: Mapping[str, Model] = {
     **{f"plain {name}": plain(name, dtype="float32") for name in networks.CONFIGS
        if name not in ("quux", "gpt_oss", *MIXTURES)},
@@ -501,6 +513,8 @@ RANDOM: Mapping[str, Model] = {
         "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "olmo2", "smollm3", "qwen2vl")},
     "gguf mixture of Q8_0": gguf_network(architecture="qwen3moe", kind="Q8_0"),
     "gguf for embeddings": gguf_network(changes=ggufs.pools),
+    **{f"embedder {name}": Model(partial(embedder, **options))
+       for name, options in EMBEDDERS.items()},
 }  # fmt: skip
 
 MODELS: Mapping[str, Model] = {**TRAINED, **RANDOM}

@@ -24,6 +24,7 @@ from tests.detect import raw_safetensors as raw
 from tests.detect.raw_gguf import RawGGUF
 from tests.engines import short
 from tests.truth.checkpoint import aged
+from tests.truth.embedders import embedder
 
 Make = Callable[[Path], Path]
 
@@ -174,6 +175,18 @@ def pickle(folder: Path) -> Path:
 def sentence_transformer(folder: Path) -> Path:
     raw.write_model(folder, raw.dense(), modules={}, config_sentence_transformers={})
     return folder
+
+
+def vectors(**options: Any) -> Make:
+    changes = {key: options.pop(key) for key in ("architectures", "model_type") if key in options}
+
+    def make(folder: Path) -> Path:
+        embedder(folder, **options)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        return folder
+
+    return make
 
 
 def weights(content: bytes) -> Make:
@@ -360,6 +373,18 @@ ROWS: dict[str, Row] = {
                  SAFETENSORS, (ARCH, FORMAT, ARCH)),
     "80 embeddings of sentence-transformers": Row(sentence_transformer, SAFETENSORS,
                                                   (ROLE, FORMAT, ROLE)),
+    "80 qwen3 for embeddings": Row(vectors(), SAFETENSORS, (YES, FORMAT, ROLE)),
+    "80 mlx qwen3 for embeddings": Row(vectors(bits=4), MLX, (YES, FORMAT, ROLE)),
+    "80 pooling that nobody has": Row(vectors(mode="max"), SAFETENSORS, (ROLE, FORMAT, ROLE)),
+    "80 a layer behind the pooling": Row(vectors(modules=("Dense",)), SAFETENSORS,
+                                         (ROLE, FORMAT, ROLE)),
+    "80 embeddings by code of its own": Row(vectors(auto_map={"AutoModel": "a.B"}), SAFETENSORS,
+                                            ("unsafe.remote_code", FORMAT, ROLE)),
+    "80 embeddings from both sides": Row(vectors(use_bidirectional_attention=True), SAFETENSORS,
+                                         (ARCH, FORMAT, ROLE)),
+    "80 embeddings of no decoder": Row(
+        vectors(architectures=["BertModel"], model_type="bert"), SAFETENSORS,
+        (ARCH, FORMAT, ROLE)),
     "81 architectures null": Row(dense(architectures=None), SAFETENSORS,
                                  (YES, FORMAT, CONFLICT), "", CONFLICT),
     "81 two architectures": Row(dense(architectures=["A", "B"]), SAFETENSORS,

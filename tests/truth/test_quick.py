@@ -24,6 +24,10 @@ CELLS = [
     ("gguf F16", "llama.cpp"),
     ("gguf, no pre-tokenizer", "mistral.rs"),
     ("gguf olmo2", "llama.cpp"),
+    ("gguf for embeddings", "llama.cpp"),
+    ("embedder qwen3", "mlx"),
+    ("embedder qwen3 with Dense", "mlx"),
+    ("embedder qwen3", "mistral.rs"),
 ]
 
 

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from backends.errors import BadRequestError, EngineProtocolError
-from backends.mlx.engine import Engine
+from backends.mlx.engine import SUPPORTED, Engine
 from backends.mlx.grammar import Mask, Thinking, _Thought
-from backends.mlx.instance import SUPPORTED
 from backends.mlx.model import HARMONY_THOUGHT, Text
 from backends.mlx.notations import HEADS, OURS
 from backends.mlx.options import EngineOptions

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from backends.errors import BadRequestError, EngineDiedError
-from backends.wire.app import HEALTH_PATH, CompletionsApp
+from backends.wire.app import HEALTH_PATH, EngineApp, completion_handlers, embedding_handlers
+from backends.wire.embeddings import EMBEDDINGS_PATH, EmbeddingRequest, Embeddings
 from backends.wire.events import Event, Finished, TextDelta, Usage
 from backends.wire.request import CHAT_PATH, COUNT_PATH, TEXT_PATH, GenerationRequest
 from tests.backends.messages import Exchange, scope
@@ -37,13 +38,16 @@ async def length(request: GenerationRequest) -> int:
     return len(request.messages)
 
 
-APP = CompletionsApp(echo, length, engine="fake", model="m", supported=frozenset({"seed"}))
+HANDLERS = completion_handlers(
+    echo, length, engine="fake", model="m", supported=frozenset({"seed"})
+)
+APP = EngineApp(HANDLERS, engine="fake")
 
 
-def ask(method: str, path: str, body: bytes = b"") -> Exchange:
+def ask(method: str, path: str, body: bytes = b"", app: EngineApp = APP) -> Exchange:
     async def main() -> Exchange:
         exchange = Exchange(body[:5], body[5:])
-        await APP(scope(method, path), exchange.receive, exchange.send)
+        await app(scope(method, path), exchange.receive, exchange.send)
         return exchange
 
     exchange = run(main())
@@ -131,3 +135,34 @@ def test_an_error_after_the_first_byte_cuts_the_connection() -> None:
 async def collect(answer: httpx.Response, pieces: list[bytes]) -> None:
     async for piece in answer.aiter_raw():
         pieces.append(piece)
+
+
+async def measure(request: EmbeddingRequest) -> Embeddings:
+    if "die" in request.inputs:
+        raise FAILURES["die"]
+    return Embeddings([bytes(8)] * len(request.inputs), 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status", "said"),
+    [
+        (EMBEDDINGS_PATH, {"input": ["a", "b"]}, 200, '"total_tokens": 3'),
+        (EMBEDDINGS_PATH, {"input": 1}, 400, '"param": "input"'),
+        (EMBEDDINGS_PATH, {"input": "die"}, 502, "engine.died"),
+        (CHAT_PATH, {"messages": []}, 400, "ask at /v1/embeddings"),
+        (TEXT_PATH, {"prompt": "a"}, 400, "ask at /v1/embeddings"),
+    ],
+)
+def test_an_embedder_answers_with_vectors_alone(
+    path: str, fields: dict[str, Any], status: int, said: str
+) -> None:
+    app = EngineApp(embedding_handlers(measure, model="m"), engine="fake")
+    exchange = ask("POST", path, json.dumps(fields).encode(), app)
+    assert exchange.status == status
+    assert said in json.dumps(json.loads(exchange.body))
+
+
+def test_a_model_that_writes_says_what_it_would_need_to_embed() -> None:
+    status, body = post(EMBEDDINGS_PATH, input="a")
+    assert (status, body["error"]["param"]) == (400, "model")
+    assert "modules.json" in body["error"]["message"]
