@@ -51,6 +51,10 @@ ROLE_FLAGS: dict[Role, tuple[str, ...]] = {
 SERVED_ROLES = frozenset(
     (Role.GENERATIVE, Role.VISION, Role.EMBEDDING, Role.RERANKER, Role.UNKNOWN)
 )
+WHOLE_TOKENS = 2048
+"""Longest text whose tokens are looked at all at once, as encoders do, within the model's context:
+llama-server's own limit is 512, and the memory for it is taken at the start."""
+
 NO_WEIGHTS = frozenset(("Q8_1", "Q8_K"))
 """Types of what it computes in between; as weights it has no arithmetic for them."""
 
@@ -145,6 +149,14 @@ class LlamaCppBackend:
                 reason=lambda info: f"answers with text, and this file's role is {info.role}",
             ),
             Rule(
+                when=lambda info: (
+                    info.role is Role.EMBEDDING and not gguf_details(info).pooling_type
+                ),
+                code=Reason.UNSUPPORTED_ROLE,
+                reason="the file does not say how its vectors are made (`pooling_type`)",
+                remedy="Convert it anew with a current llama.cpp, or download another GGUF of it.",
+            ),
+            Rule(
                 when=lambda info: not self._knows(info),
                 code=Reason.UNSUPPORTED_ARCH,
                 reason=lambda info: (
@@ -237,6 +249,9 @@ class LlamaCppBackend:
             *(self._listed("--no-ui") or self._listed("--no-webui")),
             *ROLE_FLAGS.get(info.role, ()),
         ]
+        if info.role in ROLE_FLAGS:
+            tokens = str(_whole_tokens(info, options))
+            flags += ["--batch-size", tokens, "--ubatch-size", tokens]
         if info.mmproj is not None:
             flags += ["--mmproj", str(info.mmproj)]
         return flags
@@ -268,6 +283,8 @@ def _worker_command(
         *("--cache-ram", str(PROMPT_CACHE_MIB)),
         *ROLE_FLAGS.get(info.role, ()),
     ]
+    if info.role in ROLE_FLAGS:
+        flags += ["--batch", str(_whole_tokens(info, options))]
     if info.mmproj is not None:
         flags += ["--mmproj", str(info.mmproj)]
     return flags
@@ -276,6 +293,10 @@ def _worker_command(
 def slots_context(info: ModelInfo, options: InstanceOptions) -> int:
     """Tokens that all slots together may hold."""
     return context_length(info, options) or DEFAULT_CONTEXT
+
+
+def _whole_tokens(info: ModelInfo, options: InstanceOptions) -> int:
+    return min(slots_context(info, options), WHOLE_TOKENS)
 
 
 def _without_arithmetic(info: ModelInfo) -> list[str]:

@@ -41,6 +41,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mmproj")
     parser.add_argument("--cache-ram", type=int, default=0)
     parser.add_argument("--embedding", action="store_true")
+    parser.add_argument("--batch", type=int)
     parser.add_argument("--pooling", choices=("rank",))
     return parser.parse_args()
 
@@ -58,6 +59,9 @@ def _parameters(xllamacpp: Any, arguments: argparse.Namespace) -> Any:
     parameters.cors_origins = ""
     parameters.cache_ram_mib = arguments.cache_ram
     parameters.embedding = arguments.embedding
+    if arguments.batch:
+        # A text that is looked at all at once has to fit into one.
+        parameters.n_batch = parameters.n_ubatch = arguments.batch
     if arguments.pooling:
         parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     if arguments.mmproj:

@@ -250,6 +250,24 @@ def pools(writer: Any) -> None:
     writer.add_pooling_type(gguf.PoolingType.MEAN)
 
 
+def pools_last(writer: Any) -> None:
+    import gguf
+
+    writer.add_pooling_type(gguf.PoolingType.LAST)
+
+
+def ranks(writer: Any) -> None:
+    """It tells of a question and a document how well they go together."""
+    import gguf
+
+    writer.add_pooling_type(gguf.PoolingType.RANK)
+
+
+def looks_both_ways(writer: Any) -> None:
+    """As an encoder, and does not say how it pools."""
+    writer.add_causal_attention(False)
+
+
 FACTS: Mapping[str, Change] = {
     "qwen3moe": _add_experts,
     "qwen2vl": _add_sections,

@@ -513,6 +513,9 @@ RANDOM: Mapping[str, Model] = {
         "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "olmo2", "smollm3", "qwen2vl")},
     "gguf mixture of Q8_0": gguf_network(architecture="qwen3moe", kind="Q8_0"),
     "gguf for embeddings": gguf_network(changes=ggufs.pools),
+    "gguf for embeddings, qwen3": gguf_network(architecture="qwen3", changes=ggufs.pools_last),
+    "gguf for embeddings, no pooling": gguf_network(changes=ggufs.looks_both_ways),
+    "gguf for reranking": gguf_network(changes=ggufs.ranks),
     **{f"embedder {name}": Model(partial(embedder, **options))
        for name, options in EMBEDDERS.items()},
 }  # fmt: skip

@@ -186,6 +186,9 @@ async def _answer(instance: Instance, info: ModelInfo, recites: bool) -> tuple[b
     if info.role is Role.EMBEDDING:
         answer = await _post(instance, "/v1/embeddings", input="a")
         return bool(answer["data"][0]["embedding"]), "a vector"
+    if info.role is Role.RERANKER:
+        answer = await _post(instance, "/v1/rerank", query="a", documents=["a", "b"])
+        return len(answer["results"]) == 2, "an order"
     if recites:
         question = [d.user(d.QUESTION)]
         answer = await _post(instance, "/v1/chat/completions", messages=question, temperature=0)

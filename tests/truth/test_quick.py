@@ -25,6 +25,8 @@ CELLS = [
     ("gguf, no pre-tokenizer", "mistral.rs"),
     ("gguf olmo2", "llama.cpp"),
     ("gguf for embeddings", "llama.cpp"),
+    ("gguf for embeddings, no pooling", "llama.cpp"),
+    ("gguf for reranking", "llama.cpp"),
     ("embedder qwen3", "mlx"),
     ("embedder qwen3 with Dense", "mlx"),
     ("embedder qwen3", "mistral.rs"),
