@@ -11,7 +11,13 @@ from backends.asgi import send_whole
 from backends.base import Message, Receive, Scope, Send
 from backends.errors import EngineError
 from router.api.error_shape import error_body
-from router.errors import ClientGoneError, RouterError, ShuttingDownError, as_router_error
+from router.errors import (
+    ClientGoneError,
+    EngineFailedError,
+    RouterError,
+    ShuttingDownError,
+    as_router_error,
+)
 from router.tally import Tally
 
 log = logging.getLogger("router")
@@ -78,7 +84,7 @@ class ErrorBoundary:
 
 def _log(scope: Scope, error: Exception, started: bool) -> None:
     request = f"{scope.get('method', '')} {scope.get('path', '')}"
-    if isinstance(error, EngineError):
+    if isinstance(error, EngineError | EngineFailedError):
         log.warning("%s: %s%s", request, error.message, " (stream cut)" if started else "")
     elif not isinstance(error, RouterError):
         log.error("%s: failed", request, exc_info=error)

@@ -46,6 +46,7 @@ def question(body: bytes, *, counting: bool = False) -> Question:
 
     Raises:
         InvalidRequestError: with the path of what is wrong.
+        ValueError: a number that JSON has no word for, such as 1e999.
     """
     value = json_object(body)
     model = model_of(value)
@@ -255,7 +256,7 @@ def _assistant(blocks: list[Typed]) -> Iterator[Json]:
 
 
 def _call(block: Typed) -> Json:
-    arguments = json.dumps(block["input"].object().value, ensure_ascii=False)
+    arguments = json.dumps(block["input"].object().value, ensure_ascii=False, allow_nan=False)
     function = {"name": block["name"].name(), "arguments": arguments}
     return {"id": block["id"].name(), "type": "function", "function": function}
 

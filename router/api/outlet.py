@@ -78,7 +78,10 @@ class _Refusal:
 
 
 class WholeOutlet:
-    """Puts an answer that is one JSON object into the dialect."""
+    """Puts an answer that is one JSON object into the dialect. `passing`: it is told by others."""
+
+    began = False
+    """Nothing is sent before the whole answer is known."""
 
     def __init__(self, send: Send, translate: Callable[[Json], Json]) -> None:
         self.passing = False
@@ -115,7 +118,7 @@ class WholeOutlet:
 
 class StreamOutlet:
     """Puts a stream of chunks into the dialect as they come. While there are none, the dialect's
-    keep-alive is sent; from then on an error is its last event and a cut connection."""
+    keep-alive is sent; once it has begun, an error is its last event and a cut connection."""
 
     def __init__(self, send: Send, stream: AnswerStream) -> None:
         self.passing = False
@@ -124,7 +127,7 @@ class StreamOutlet:
         self._reader = EventReader()
         self._refusal: _Refusal | None = None
         self._failure: RouterError | None = None
-        self._began = False
+        self.began = False
         self._done = False
         self._spoke = time.monotonic()
 
@@ -155,7 +158,7 @@ class StreamOutlet:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def fail(self, error: Exception) -> None:
-        if self._began:
+        if self.began:
             await self._say(self._stream.fail(as_router_error(error)))
 
     async def _translate(self, body: bytes) -> None:
@@ -191,8 +194,8 @@ class StreamOutlet:
         if not body:
             return
         self._spoke = time.monotonic()
-        if not self._began:
-            self._began = True
+        if not self.began:
+            self.began = True
             headers = [
                 (b"content-type", self._stream.content_type),
                 (b"cache-control", b"no-cache"),

@@ -51,7 +51,8 @@ class Translation(Protocol):
 
 
 Dialect = Callable[[bytes], Translation]
-"""Raises InvalidRequestError, with the field's path in the dialect's own terms."""
+"""Raises InvalidRequestError, with the field's path in the dialect's own terms; RecursionError and
+ValueError for values that can be read and not written."""
 
 
 class Translated:
@@ -78,18 +79,19 @@ class Translated:
         async def ask(entry: ModelEntry, instance: Instance) -> None:
             engine = instance.status().engine
             match fluency(self.endpoint, engine):
-                case Fluency.NATIVE:
-                    outlet.passing = True
-                    await instance(scope, replay(body, client.receive), send)
-                case Fluency.TRANSLATED:
-                    whole = await for_engine(question, translation.asked, entry)
-                    asked = _question_scope(scope, translation.path)
-                    await instance(asked, replay(whole, client.receive), outlet.send)
                 case Fluency.NONE:
                     raise UnsupportedError(
                         f"{engine}, which runs {entry.id}, does not serve {self.endpoint}.",
                         param="model",
                     )
+                case Fluency.NATIVE if not outlet.began:
+                    outlet.passing = True
+                    await instance(scope, replay(body, client.receive), send)
+                case _:
+                    # Also where a stream has begun with a keep-alive: it is ours to go on with.
+                    whole = await for_engine(question, translation.asked, entry)
+                    asked = _question_scope(scope, translation.path)
+                    await instance(asked, replay(whole, client.receive), outlet.send)
 
         async with outlet.keeping_alive():
             try:
@@ -103,9 +105,11 @@ class Translated:
     def _read(self, body: bytes) -> tuple[Translation, bytes]:
         try:
             translation = self.dialect(body)
-            return translation, json.dumps(translation.question).encode()
+            return translation, json.dumps(translation.question, allow_nan=False).encode()
         except RecursionError:
             raise InvalidRequestError("The request body is nested too deeply.") from None
+        except ValueError:
+            raise InvalidRequestError("The request body has a number that is too large.") from None
 
 
 class _Client:

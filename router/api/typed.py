@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +57,10 @@ class Typed:
         return self.value
 
     def number(self) -> float:
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+        number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        if not number or not abs(self.value) < math.inf:
             raise self._must("a number")
-        return self.value
+        return self.value  # type: ignore[no-any-return]
 
     def flag(self) -> bool:
         if not isinstance(self.value, bool | None):

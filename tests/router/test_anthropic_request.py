@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.api.anthropic_request import question
 from router.errors import InvalidRequestError
@@ -354,3 +356,55 @@ def test_a_mistake_is_told_with_its_path(fields: dict[str, Any], path: str) -> N
 def test_what_is_no_sound_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         question(body)
+
+
+FULL: dict[str, Any] = {
+    "model": "m",
+    "max_tokens": 5,
+    "system": [text("s")],
+    "messages": [
+        {"role": "user", "content": [text("a"), {"type": "image", "source": PNG}]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "t"}, CALL]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1",
+                                      "content": [text("r")], "is_error": True}]},
+        {"role": "system", "content": "Stop."},
+    ],
+    "tools": [TOOL],
+    "tool_choice": {"type": "tool", "name": "b"},
+    "thinking": {"type": "enabled", "budget_tokens": 9},
+    "output_config": {"format": {"type": "json_schema", "schema": {}}},
+    "stop_sequences": ["x"],
+}  # fmt: skip
+
+ODD = st.sampled_from([None, True, 0, -1, 1.5, "", "x", "text", [], [1], {}, {"type": "text"}])
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner: dict[Any, Any] = value if isinstance(value, dict) else {}
+    inner = dict(enumerate(value)) if isinstance(value, list) else inner
+    return [path, *(place for key, part in inner.items() for place in places(part, (*path, key)))]
+
+
+def put(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
+    if not path:
+        return odd
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = put(value[path[0]], path[1:], odd)
+    return copy
+
+
+@given(st.sampled_from(places(FULL)), ODD, st.booleans())
+def test_whatever_stands_at_any_place_is_read_or_refused_with_its_path(
+    path: tuple[Any, ...], odd: Any, counting: bool
+) -> None:
+    body = json.dumps(put(FULL, path, odd)).encode()
+    named: str | None = "nothing is wrong"
+    try:
+        json.dumps(question(body, counting=counting).body)
+    except InvalidRequestError as error:
+        named = error.param
+    assert named or not path
+
+
+def test_the_full_request_is_read() -> None:
+    assert question(json.dumps(FULL).encode()).body["messages"][-1]["role"] == "user"

@@ -221,6 +221,22 @@ def test_bytes_go_through_where_the_engine_speaks_the_dialect(
     assert json.loads(first["body"])["max_tokens"] == 9
 
 
+def test_a_stream_that_has_begun_with_a_ping_is_translated_to_its_end(
+    fake: Engines, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    monkeypatch.setattr(fluency, "FLUENCY", {(MESSAGES, "fake"): Fluency.NATIVE})
+    fake.engine("a").behave(start_seconds=0.3)
+
+    async def main() -> None:
+        async with serving(fake, A) as site:
+            chunks = chunked(delta("stop", content="a"))
+            events, cut = await streamed(site, asking(stream=True, chunks=chunks))
+            assert [event["type"] for event in events].count("message_start") == 1
+            assert (events[-1]["type"], cut) == ("message_stop", False)
+
+    run(main())
+
+
 def test_what_an_engine_does_not_do_is_a_501_that_names_it(
     fake: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +333,26 @@ def test_depth_that_is_read_can_be_written_or_is_refused(fake: Engines) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("field", ["temperature", "tools", "messages"])
+def test_numbers_without_a_word_in_json_are_refused(fake: Engines, field: str) -> None:
+    call = {"type": "tool_use", "id": "c", "name": "n", "input": {"x": "BIG"}}
+    values: dict[str, Any] = {
+        "temperature": "BIG",
+        "tools": [{"name": "a", "input_schema": {"x": "BIG"}}],
+        "messages": [{"role": "assistant", "content": [call]}, *asking()["messages"]],
+    }
+
+    async def main() -> None:
+        async with serving(fake, A) as site:
+            text = json.dumps({**asking(), field: values[field]}).replace('"BIG"', "1e999")
+            headers = {"content-type": "application/json"}
+            answer = await site.client.post(MESSAGES, content=text, headers=headers)
+            error(answer, 400, "invalid_request_error")
+            assert fake.engine("a").pids() == []
+
+    run(main())
+
+
 def test_pictures_need_a_model_that_sees(fake: Engines) -> None:
     seeing = entry("eye", role=Role.VISION)
     messages = [{"role": "user", "content": [PICTURE]}]
@@ -384,7 +420,7 @@ BROKEN: list[list[str]] = [
 
 @pytest.mark.parametrize("chunks", BROKEN, ids=["no end", "no reason", "no JSON", "an error"])
 def test_a_stream_that_breaks_off_ends_with_an_error_event_and_a_cut(
-    fake: Engines, chunks: list[str]
+    fake: Engines, chunks: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         async with serving(fake, A) as site:
@@ -396,6 +432,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event_and_a_cut(
             assert site.leases == {"a": 0}
 
     run(main())
+    assert "Traceback" not in caplog.text
 
 
 def test_an_engine_that_dies_in_a_stream_is_told_once(fake: Engines) -> None:
