@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from detect import layer_words
 from detect.layer_words import Words
@@ -202,6 +202,8 @@ class Alike(Struct, frozen=True, gc=False):
 
     names: Sequence[str]
     cut: int
+    prefix: str
+    """One of them, for questions about its words."""
     parts: Parts
     name: str
     linear: bool
@@ -210,11 +212,6 @@ class Alike(Struct, frozen=True, gc=False):
     @property
     def tower(self) -> bool:
         return self.words.tower
-
-    @property
-    def prefix(self) -> str:
-        """One of them, for questions about its words."""
-        return _without(self.names[0], self.cut)
 
     @property
     def prefixes(self) -> list[str]:
@@ -236,8 +233,7 @@ class Alike(Struct, frozen=True, gc=False):
         return f"{self.names[0][:begin]}{number}{self.names[0][end:]}" in self.names
 
 
-@dataclass(frozen=True, kw_only=True)
-class Census:
+class Census(Struct, frozen=True, kw_only=True, dict=True):
     """All layers, by what is alike in them. `counts` has the layers per class, over
     the language model's linear ones, the most frequent class first."""
 
@@ -257,7 +253,7 @@ class Census:
                 return name
         return PLAIN if PLAIN in self.counts or not self.counts else UNKNOWN
 
-    @cached_property
+    @property
     def linear_layers(self) -> int:
         return sum(self.counts.values())
 
@@ -265,25 +261,25 @@ class Census:
         """The layers of these classes, embeddings and towers included."""
         return [alike for alike in self.layers if alike.name in names]
 
-    @cached_property
+    @property
     def tensor_count(self) -> int:
         return sum(len(alike.parts) * alike.count for alike in self.layers)
 
-    @cached_property
+    @property
     def towers(self) -> bool:
-        return any(alike.tower for alike in self.layers)
+        return any(alike.words.tower for alike in self.layers)
 
     @cached_property
     def stacked_experts(self) -> bool:
         return any(alike.words.stacked for alike in self.layers)
 
-    @cached_property
+    @property
     def channels_last_kernels(self) -> bool:
         """Kernels have one to four input channels, by whose place they are told."""
         named = [a.parts["weight"].shape for a in self.layers if "weight" in a.parts]
         return any(_channels_last(shape) for shape in named if len(shape) > 2)
 
-    @cached_property
+    @property
     def bare_layers(self) -> bool:
         """The language model's layers are below nothing, not even `model.`."""
         return any(a.prefix.startswith("layers.") and not a.tower for a in self.layers)
@@ -292,16 +288,16 @@ class Census:
     def experts(self) -> bool:
         return any(alike.words.expert for alike in self.layers)
 
-    @cached_property
+    @property
     def quantized_router(self) -> bool:
-        return any(alike.quantized and alike.words.router for alike in self.layers)
+        return any(alike.words.router and alike.quantized for alike in self.layers)
 
     def quantized(self, names: Collection[str]) -> bool | None:
         """Whether the layer of such a name is quantised; None when there is no such layer."""
-        named = [a for a in self.layers if a.name and not a.tower and a.words.last in names]
+        named = [a for a in self.layers if a.words.last in names and a.name and not a.tower]
         return any(alike.quantized for alike in named) if named else None
 
-    @cached_property
+    @property
     def name_prefix(self) -> str:
         """What stands before `model.layers.` or `layers.` in the language model's names."""
         numbered = (a.words for a in self.layers if not a.tower and a.words.number)
@@ -311,7 +307,7 @@ class Census:
         """Whether the language model has a layer of this number."""
         return any(alike.has_layer(number) for alike in self.layers if not alike.tower)
 
-    @cached_property
+    @property
     def layer_count(self) -> int:
         """One more than the highest layer number of the language model."""
         prefixes = (p for alike in self.layers if not alike.tower for p in alike.prefixes)
@@ -403,13 +399,14 @@ def _split_alike(names: Sequence[str], tail: str) -> bool:
 
 
 def _alike(names: Sequence[str], cut: int, pieces: Sequence[_Piece]) -> Alike:
+    prefix = _without(names[0], cut)
     parts = {piece.suffix: piece.tensor for piece in pieces}
-    words, weight = layer_words.of(_without(names[0], cut)), parts.get("weight")
+    words, weight = layer_words.of(prefix), parts.get("weight")
     vector = weight is not None and len(weight.shape) < 2
     # Empty for what is no matrix: norms, biases, single vectors.
     name = "" if vector and len(parts) == 1 else _class(parts)
     linear = not (vector or words.tower or words.not_linear)
-    return Alike(names, cut, parts, name, linear, words)
+    return Alike(names, cut, prefix, parts, name, linear, words)
 
 
 def split(name: str) -> tuple[str, str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+from msgspec import Struct, field
 
 from detect import strict_json
 from detect.listing import Listing
@@ -42,8 +43,7 @@ FILE_NAME = re.compile(r"[^/\\\0]{1,255}")
 Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Configs:
+class Configs(Struct, frozen=True, kw_only=True, dict=True):
     """Everything read; an absent or unreadable file is an empty mapping or None."""
 
     config: Json = field(default_factory=dict)
@@ -79,12 +79,12 @@ class Configs:
     def model_type(self) -> str | None:
         return text(self.config.get("model_type"))
 
-    @cached_property
+    @property
     def quantization(self) -> Json:
         """MLX's own claim, which other tools do not write."""
         return mapping(self.value("quantization"))
 
-    @cached_property
+    @property
     def quantization_config(self) -> Json:
         return mapping(self.value("quantization_config")) or mapping(
             self.config.get("compression_config")
@@ -95,7 +95,7 @@ class Configs:
         """What the configs say about quantisation, from wherever they say it."""
         return self.quantization_config or self.quantization or self.side
 
-    @cached_property
+    @property
     def quant_method(self) -> str | None:
         return text(self.claim.get("quant_method"))
 
@@ -108,7 +108,7 @@ class Configs:
         """The first positive whole number under these keys; the text part goes first."""
         for place in (self.text, self.config):
             for key in keys:
-                if found := number(place.get(key)):
+                if key in place and (found := number(place[key])):
                     return found
         return None
 

@@ -113,7 +113,7 @@ class _Survey:
     def enter(self, folder: Path, parts: tuple[str, ...]) -> Iterator[Item]:
         """Where the walk begins: a link back to it is a circle, too."""
         with contextlib.suppress(OSError):
-            status = folder.stat()
+            status = os.stat(folder)
             self._seen.add((status.st_dev, status.st_ino))
         return self.walk(folder, parts, 0)
 

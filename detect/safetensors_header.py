@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter, sub
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +101,19 @@ def _well_formed(raw: bytes, available: int) -> SafetensorsHeader | None:
         return None
     rows = table.rows.values()
     spans = [row.data_offsets for row in rows]
-    begins, ends = zip(*spans, strict=True)
-    if not _cover(begins, ends, available):
-        first, last = zip(*sorted(spans), strict=True)
-        if not _cover(first, last, available):
-            return None
-    found = columns(table.rows, rows, map(sub, ends, begins))
+    if not _cover(spans, available) and not _cover(sorted(spans), available):
+        return None
+    found = columns(table.rows, rows, [end - begin for begin, end in spans])
     if not all(map(_fits, {column.tensor for column in found})):
         return None
     return SafetensorsHeader(found, table.metadata, available)
 
 
-def _cover(begins: tuple[int, ...], ends: tuple[int, ...], available: int) -> bool:
+def _cover(spans: Iterable[tuple[int, int]], available: int) -> bool:
     """Each begins where the one before it ends, and the last one ends with the file."""
-    return begins == (0, *ends[:-1]) and ends[-1] == available
+    offsets = list(chain.from_iterable(spans))
+    between = offsets[1:-1]
+    return (offsets[0], offsets[-1]) == (0, available) and between[::2] == between[1::2]
 
 
 def _fits(tensor: Tensor) -> bool:

@@ -70,4 +70,6 @@ def _metadata(text: str) -> tuple[Mapping[str, str], str]:
 
 def _unique(rows: Mapping[str, Row], text: str) -> bool:
     """A key that came twice left a colon behind; no dtype has one."""
-    return text.count(COLON) == len(rows) * (1 + FIELDS) + "".join(rows).count(COLON)
+    names = "".join(rows)
+    own = names.count(COLON) if COLON in names else 0
+    return text.count(COLON) == len(rows) * (1 + FIELDS) + own
