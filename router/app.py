@@ -29,6 +29,7 @@ from router.api.fluency import COUNT_TOKENS, MESSAGES
 from router.api.gate import Gate
 from router.api.metrics import Metrics
 from router.api.openai import Completions, Models
+from router.api.task import TASKS
 from router.api.translation import Translated
 from router.catalog import Catalog
 from router.configuration import Configuration
@@ -39,14 +40,14 @@ from router.tally import Tally
 
 def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> Starlette:
     admission = Admission(configuration, catalog, pool)
-    chat = Completions(configuration, admission, "messages")
-    text = Completions(configuration, admission, "prompt")
     says = Translated(configuration, admission, MESSAGES, anthropic.messages)
     counts = Translated(configuration, admission, COUNT_TOKENS, anthropic.count_tokens)
     models, all_models = Models(catalog), AllModels(catalog)
     routes = [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
-        Route("/v1/completions", text, methods=["POST"]),
+        *(
+            Route(task.path, Completions(configuration, admission, task), methods=["POST"])
+            for task in TASKS
+        ),
         Route(MESSAGES, says, methods=["POST"]),
         Route(COUNT_TOKENS, counts, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
@@ -85,7 +86,8 @@ async def _unknown_path(request: Request, error: Exception) -> Response:
         request,
         UnknownPathError(
             f"There is nothing at {request.url.path[:200]}; this daemon serves "
-            "/v1/chat/completions, /v1/completions, /v1/messages and /v1/models."
+            "/v1/chat/completions, /v1/completions, /v1/embeddings, "
+            "/v1/rerank, /v1/messages and /v1/models."
         ),
     )
 

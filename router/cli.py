@@ -189,9 +189,9 @@ def _end_at_once() -> None:
 
 
 def _invitation(registry: Registry, base: str, chosen: Settings) -> str:
-    from router.api.admission import NOT_FOR_TEXT
+    from router.api.task import TEXT_ROLES
 
-    able = [entry for entry in registry.servable if entry.info.role not in NOT_FOR_TEXT]
+    able = [entry for entry in registry.servable if entry.info.role in TEXT_ROLES]
     if not able:
         return f"\nListening on {base}, with nothing to serve yet."
     body = {

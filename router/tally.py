@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 OTHER = "other"
-COUNTED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models"})
+COUNTED_PATHS = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/models"}
+)
 """All others are one: a client may ask for any."""
 
 

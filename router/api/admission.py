@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -13,17 +13,13 @@ from backends.base import Instance, Receive
 from backends.errors import EngineGoneError
 from detect.types import ModelInfo, Role
 from router.api.body import Asked
+from router.api.task import CHAT
 from router.catalog import Catalog
 from router.configuration import Configuration
 from router.entry import ModelEntry
 from router.errors import InvalidRequestError
 from router.pool import Pool
-
-NOT_FOR_TEXT: Mapping[Role, tuple[str, str]] = {
-    Role.EMBEDDING: ("an embedding model", "/v1/embeddings"),
-    Role.RERANKER: ("a reranker", "/v1/rerank"),
-}
-"""What a model of that role is, and the endpoint that OpenAI and its followers have for it."""
+from router.registry import Registry
 
 NOTICED_SECONDS = 5.0
 """Longest time until the end of a dead engine is known: as long as its guard may take."""
@@ -34,6 +30,17 @@ to be gone before its first byte."""
 
 Telling = Callable[[Callable[[], str]], AbstractAsyncContextManager[None]]
 """A block that tells the client, from time to time, what the function says."""
+
+
+Check = Callable[[ModelEntry, Registry], None]
+"""Whether what is asked for can be had of a model, which may be one that nothing runs.
+
+Raises InvalidRequestError or UnsupportedError.
+"""
+
+
+def writes_text(entry: ModelEntry, registry: Registry) -> None:
+    CHAT.check(entry, registry)
 
 
 def tell_nobody(state: Callable[[], str]) -> AbstractAsyncContextManager[None]:
@@ -50,25 +57,32 @@ class Admission:
         self.pool = pool
 
     async def answer(
-        self, request: Asked, receive: Receive, ask: Ask, telling: Telling = tell_nobody
+        self,
+        request: Asked,
+        receive: Receive,
+        ask: Ask,
+        telling: Telling = tell_nobody,
+        check: Check = writes_text,
     ) -> None:
-        """Have `ask` done with the instance of the model that `request` names; `telling` is
-        around the wait for it.
+        """Have `ask` done with the instance of the model that `request` names, unless `check`
+        objects to the model; `telling` is around the wait for it.
 
         Raises:
             RouterError, EngineError: refused, not loaded, or failed while it answered.
             ClientGoneError: the client left while it waited.
         """
         try:
-            await self._answer(request, receive, ask, telling)
+            await self._answer(request, receive, ask, telling, check)
         except EngineGoneError:
             # It had died unnoticed, and knows nothing of this request: another one is started.
-            await self._answer(request, receive, ask, telling)
+            await self._answer(request, receive, ask, telling, check)
 
-    async def _answer(self, request: Asked, receive: Receive, ask: Ask, telling: Telling) -> None:
+    async def _answer(
+        self, request: Asked, receive: Receive, ask: Ask, telling: Telling, check: Check
+    ) -> None:
         registry = self.catalog.registry
         named = registry.find_or(self.configuration.settings.default_model, request.model)
-        _check_role(named.info)
+        check(named, registry)
         entry = registry.resolve(named.id)
         _check_sight(entry, request)
         async with contextlib.AsyncExitStack() as stack:
@@ -83,18 +97,6 @@ class Admission:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(instance.wait_failed(), NOTICED_SECONDS)
                 raise
-
-
-def _check_role(info: ModelInfo) -> None:
-    """An engine would load the model first and then fail, each with other words."""
-    if info.role not in NOT_FOR_TEXT:
-        return
-    kind, endpoint = NOT_FOR_TEXT[info.role]
-    raise InvalidRequestError(
-        f"{info.id} is {kind} and writes no text: the endpoint for it is {endpoint}, "
-        "which this daemon does not serve yet. Take another model for this request.",
-        param="model",
-    )
 
 
 def _check_sight(entry: ModelEntry, request: Asked) -> None:

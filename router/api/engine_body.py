@@ -18,14 +18,16 @@ SAME_AS: Mapping[str, tuple[str, ...]] = {
 """Other names that clients have for the same."""
 
 
-async def for_engine(body: bytes, request: Asked, entry: ModelEntry) -> bytes:
+async def for_engine(
+    body: bytes, request: Asked, entry: ModelEntry, *, defaults: bool = True
+) -> bytes:
     """As the client wrote it, but for what only the router understands, and what the user wants
-    to have where the client says nothing."""
+    to have where the client says nothing: without `defaults`, nothing is."""
     ours = request.fields.intersection(KEEP_ALIVE_FIELDS)
     missing = {
         name: value
         for name, value in entry.settings.sampling.items()
-        if not request.fields & {name, *SAME_AS.get(name, ())}
+        if defaults and not request.fields & {name, *SAME_AS.get(name, ())}
     }
     if not ours and not missing:
         return body

@@ -1,4 +1,4 @@
-"""OpenAI's endpoints: the list of models, and the two completions that engines answer."""
+"""OpenAI's endpoints, and those of llama.cpp: the list of models, and what engines answer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from router.api.answer import send_json
 from router.api.body import Asked, asked, read_body, replay
 from router.api.engine_body import for_engine
 from router.api.progress import Teller, wanted
+from router.api.task import CHAT, Task
 from router.catalog import Catalog
 from router.configuration import Configuration
 from router.entry import ModelEntry
@@ -25,24 +26,27 @@ NOT_FOR_PEOPLE = frozenset(("tools", "response_format", "grammar", "json_schema"
 
 
 class Completions:
-    """OpenAI's completions, which every engine answers: the body goes to it as it came."""
+    """What engines answer themselves: the body goes to them as it came."""
 
-    def __init__(self, configuration: Configuration, admission: Admission, required: str) -> None:
+    def __init__(self, configuration: Configuration, admission: Admission, task: Task) -> None:
         self.configuration = configuration
         self.admission = admission
-        self.required = required
+        self.task = task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.configuration.settings.max_body)
-        request = await parsed(body, partial(asked, required=self.required))
+        request = await parsed(body, partial(asked, required=self.task.required))
+        asked_for = await parsed(body, self.task.asks)
         teller = self._teller(request, scope, send)
 
         async def ask(entry: ModelEntry, instance: Instance) -> None:
-            question = await for_engine(body, request, entry)
-            await instance(scope, replay(question, receive), teller.send)
+            question = await for_engine(body, request, entry, defaults=self.task.writes)
+            mending = await parsed(question, self.task.mending)
+            await instance(scope, replay(mending.body, receive), mending.send(teller.send))
 
+        check = partial(self.task.check, asked_for=asked_for)
         try:
-            await self.admission.answer(request, receive, ask, teller.telling)
+            await self.admission.answer(request, receive, ask, teller.telling, check)
         except (RouterError, EngineError) as error:
             await teller.fail(error)
             raise
@@ -51,7 +55,7 @@ class Completions:
         plain = request.stream and not request.fields & NOT_FOR_PEOPLE
         default = self.configuration.settings.load_progress
         kind = wanted(scope, default, plain_stream=plain)
-        if self.required != "messages" and kind is Progress.REASONING:
+        if self.task.path != CHAT.path and kind is Progress.REASONING:
             kind = Progress.COMMENTS
         return Teller(send, kind if request.stream else Progress.OFF, request.model)
 

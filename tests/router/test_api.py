@@ -267,8 +267,8 @@ def test_a_body_that_is_too_large_is_refused_declared_or_not(fake: Engines) -> N
     ("role", "words"),
     [
         (Role.EMBEDDING, "m is an embedding model and writes no text: the endpoint for it is "
-         "/v1/embeddings"),
-        (Role.RERANKER, "m is a reranker and writes no text: the endpoint for it is /v1/rerank"),
+         "/v1/embeddings."),
+        (Role.RERANKER, "m is a reranker and writes no text: the endpoint for it is /v1/rerank."),
     ],
 )  # fmt: skip
 def test_a_model_that_writes_no_text_is_refused_before_it_is_loaded(
