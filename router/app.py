@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from router.api import anthropic
+from router.api import anthropic, ollama
 from router.api.admin import (
     AllModels,
     Livez,
@@ -25,9 +25,10 @@ from router.api.admission import Admission
 from router.api.answer import ErrorBoundary
 from router.api.cors import Cors
 from router.api.error_shape import error_body
-from router.api.fluency import COUNT_TOKENS, MESSAGES
+from router.api.fluency import COUNT_TOKENS, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE
 from router.api.gate import Gate
 from router.api.metrics import Metrics
+from router.api.ollama_models import Loaded, Show, Tags, Version
 from router.api.openai import Completions, Models
 from router.api.task import TASKS
 from router.api.translation import Translated
@@ -42,6 +43,8 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
     admission = Admission(configuration, catalog, pool)
     says = Translated(configuration, admission, MESSAGES, anthropic.messages)
     counts = Translated(configuration, admission, COUNT_TOKENS, anthropic.count_tokens)
+    chats = Translated(configuration, admission, OLLAMA_CHAT, ollama.chat)
+    generates = Translated(configuration, admission, OLLAMA_GENERATE, ollama.generate)
     models, all_models = Models(catalog), AllModels(catalog)
     routes = [
         *(
@@ -50,6 +53,12 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
         ),
         Route(MESSAGES, says, methods=["POST"]),
         Route(COUNT_TOKENS, counts, methods=["POST"]),
+        Route(OLLAMA_CHAT, chats, methods=["POST"]),
+        Route(OLLAMA_GENERATE, generates, methods=["POST"]),
+        Route("/api/version", Version(), methods=["GET"]),
+        Route("/api/tags", Tags(catalog), methods=["GET"]),
+        Route("/api/show", Show(configuration, catalog, pool), methods=["POST"]),
+        Route("/api/ps", Loaded(catalog, pool), methods=["GET"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
         Route("/", Welcome(catalog), methods=["GET"]),
@@ -86,8 +95,8 @@ async def _unknown_path(request: Request, error: Exception) -> Response:
         request,
         UnknownPathError(
             f"There is nothing at {request.url.path[:200]}; this daemon serves "
-            "/v1/chat/completions, /v1/completions, /v1/embeddings, "
-            "/v1/rerank, /v1/messages and /v1/models."
+            "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank, /v1/messages, "
+            "/v1/models, /api/chat and /api/generate."
         ),
     )
 

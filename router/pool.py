@@ -192,6 +192,10 @@ class Pool:
             raise ModelBusyError(f"{entry.id} is in use; ask again when it is idle.", param="model")
         self._perform(self.scheduler.retire(entry.id))
 
+    def keep(self, entry: ModelEntry, keep_alive: KeepAlive | None) -> None:
+        """How long its instance stays from now on, if there is one."""
+        self._perform(self.scheduler.keep(entry.id, self._stay(entry, keep_alive)))
+
     def _stay(self, entry: ModelEntry, asked: KeepAlive | None) -> Stay:
         if asked is not None:
             return Stay(asked.seconds, entry.settings.pin)

@@ -77,13 +77,24 @@ class Admission:
             # It had died unnoticed, and knows nothing of this request: another one is started.
             await self._answer(request, receive, ask, telling, check)
 
+    def let_go(self, request: Asked) -> None:
+        """Have the model that `request` names leave when nobody uses it; nothing is loaded.
+
+        Raises:
+            UnknownModelError: there is none of that name.
+        """
+        self.pool.keep(self._named(request.model), request.keep_alive)
+
+    def _named(self, name: str) -> ModelEntry:
+        default = self.configuration.settings.default_model
+        return self.catalog.registry.find_or(default, name)
+
     async def _answer(
         self, request: Asked, receive: Receive, ask: Ask, telling: Telling, check: Check
     ) -> None:
-        registry = self.catalog.registry
-        named = registry.find_or(self.configuration.settings.default_model, request.model)
-        check(named, registry)
-        entry = registry.resolve(named.id)
+        named = self._named(request.model)
+        check(named, self.catalog.registry)
+        entry = self.catalog.registry.resolve(named.id)
         _check_sight(entry, request)
         async with contextlib.AsyncExitStack() as stack:
             lease = self.pool.lease(entry, lambda: disconnected(receive), request.keep_alive)
@@ -101,7 +112,7 @@ class Admission:
 
 def _check_sight(entry: ModelEntry, request: Asked) -> None:
     """llama.cpp calls it a failure of its own, after the model was loaded for nothing."""
-    if request.picture is None or _may_see(entry.info):
+    if request.picture is None or may_see(entry.info):
         return
     raise InvalidRequestError(
         f"{request.picture}: {entry.id} reads text only and cannot see pictures. Leave them out, "
@@ -110,6 +121,6 @@ def _check_sight(entry: ModelEntry, request: Asked) -> None:
     )
 
 
-def _may_see(info: ModelInfo) -> bool:
+def may_see(info: ModelInfo) -> bool:
     """The engine itself refuses where it is the one that cannot."""
     return info.mmproj is not None or info.role is Role.VISION

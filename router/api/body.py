@@ -90,6 +90,11 @@ class Asked:
     fields: frozenset[str]
     picture: str | None = None
 
+    @property
+    def leaving(self) -> bool:
+        """Whether its model is to be unloaded when it has been answered."""
+        return self.keep_alive == KeepAlive(0.0)
+
 
 def asked(body: bytes, required: str) -> Asked:
     """Of a JSON body that also has the field `required`; the engine judges the rest.

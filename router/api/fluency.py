@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
+OLLAMA_CHAT, OLLAMA_GENERATE = "/api/chat", "/api/generate"
 
 
 class Fluency(StrEnum):
@@ -28,6 +29,11 @@ FLUENCY: Mapping[tuple[str, str], Fluency] = {
     (COUNT_TOKENS, "mlx"): Fluency.TRANSLATED,
     (MESSAGES, "mistral.rs"): Fluency.TRANSLATED,
     (COUNT_TOKENS, "mistral.rs"): Fluency.TRANSLATED,
+    **{
+        (endpoint, engine): Fluency.TRANSLATED
+        for endpoint in (OLLAMA_CHAT, OLLAMA_GENERATE)
+        for engine in ("mlx", "llama.cpp", "mistral.rs")
+    },
 }
 """By endpoint and engine, as measured of the versions that are pinned. A build that lacks what a
 translation asks it for says so itself, and its 404 becomes a 501."""

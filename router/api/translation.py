@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from backends.asgi import parsed
+from backends.asgi import parsed, send_whole
 from backends.base import Instance, Message, Receive, Scope, Send
 from backends.errors import EngineError
 from router.api.admission import Admission
+from router.api.answer import send_json
 from router.api.body import Asked, read_body, replay
 from router.api.engine_body import for_engine
 from router.api.fluency import Fluency, fluency
@@ -40,14 +41,23 @@ class Translation(Protocol):
         """The path of the engine that is asked."""
 
     @property
-    def question(self) -> Json:
-        """The body for that path, in OpenAI's terms."""
+    def question(self) -> Json | None:
+        """The body for that path, in OpenAI's terms. None where the request is about the model's
+        stay alone: then it is loaded or let go, and the engine's answer is empty."""
 
     def whole(self, answer: Json) -> Json:
         """The engine's answer, in the dialect. What it lacks is empty; nothing is raised."""
 
     def stream(self) -> AnswerStream:
         """For the one answer that is streamed."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A translation whose answer tells times."""
+
+    def loaded(self) -> None:
+        """The model is there, and is asked now."""
 
 
 Dialect = Callable[[bytes], Translation]
@@ -69,6 +79,10 @@ class Translated:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.configuration.settings.max_body)
         translation, question = await parsed(body, self._read)
+        if question is None and translation.asked.leaving:
+            self.admission.let_go(translation.asked)
+            await send_json(send, 200, translation.whole({}))
+            return
         client = _Client(receive)
         outlet = (
             StreamOutlet(send, translation.stream())
@@ -78,6 +92,11 @@ class Translated:
 
         async def ask(entry: ModelEntry, instance: Instance) -> None:
             engine = instance.status().engine
+            if isinstance(translation, Timed):
+                translation.loaded()
+            if question is None:
+                await send_whole(outlet.send, 200, b"application/json", b"{}")
+                return
             match fluency(self.endpoint, engine):
                 case Fluency.NONE:
                     raise UnsupportedError(
@@ -102,10 +121,13 @@ class Translated:
                 await outlet.fail(error)
                 raise
 
-    def _read(self, body: bytes) -> tuple[Translation, bytes]:
+    def _read(self, body: bytes) -> tuple[Translation, bytes | None]:
         try:
             translation = self.dialect(body)
-            return translation, json.dumps(translation.question, allow_nan=False).encode()
+            question = translation.question
+            if question is None:
+                return translation, None
+            return translation, json.dumps(question, allow_nan=False).encode()
         except RecursionError:
             raise InvalidRequestError("The request body is nested too deeply.") from None
         except ValueError:
