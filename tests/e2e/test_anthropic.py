@@ -75,6 +75,14 @@ def test_the_system_prompt_is_read(api: anthropic.Anthropic, model: str) -> None
     assert answer.content[0].text == d.FOOD
 
 
+def test_a_prompt_is_counted_even_if_it_is_too_long(api: anthropic.Anthropic, model: str) -> None:
+    count = api.messages.count_tokens
+    assert count(model=model, messages=[user(d.QUESTION)]).input_tokens == 21
+    assert count(model=model, messages=[user("x " * 3000)]).input_tokens > 3000
+    tools = count(model=model, messages=[user(d.QUESTION)], tools=[WEATHER]).input_tokens
+    assert tools > 100
+
+
 def test_a_stream(api: anthropic.Anthropic, model: str) -> None:
     with api.messages.stream(
         model=model, max_tokens=50, messages=[user(d.FOOD_QUESTION)], **GREEDY
@@ -88,6 +96,25 @@ def test_a_stream(api: anthropic.Anthropic, model: str) -> None:
     counted = api.messages.count_tokens(model=model, messages=[user(d.FOOD_QUESTION)])
     read = final.usage.cache_read_input_tokens or 0
     assert final.usage.input_tokens + read == counted.input_tokens
+
+
+def test_thoughts_are_taken_back_and_asked_for(api: anthropic.Anthropic, model: str) -> None:
+    """By a model that has none: its template leaves them out, and nothing refuses."""
+    thought: Any = {"type": "thinking", "thinking": "Who am I?", "signature": "x"}
+    answer = api.messages.create(
+        model=model,
+        max_tokens=1100,
+        messages=[
+            user(d.QUESTION),
+            assistant([thought, {"type": "text", "text": d.SENTENCE}]),
+            user(d.FOOD_QUESTION),
+        ],
+        thinking={"type": "enabled", "budget_tokens": 1024},
+        **GREEDY,
+    )
+    assert [block.type for block in answer.content] == ["text"]
+    assert answer.content[0].type == "text"
+    assert answer.content[0].text == d.FOOD
 
 
 def test_the_limit_ends_an_answer(api: anthropic.Anthropic, model: str) -> None:

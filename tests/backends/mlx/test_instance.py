@@ -15,6 +15,7 @@ from backends.base import Instance, InstanceOptions, InstanceState, Isolation, M
 from backends.errors import EngineBusyError, EngineSilentError, EngineStartError
 from backends.mlx.backend import MLXBackend
 from backends.mlx.thread import once
+from backends.wire.request import COUNT_PATH
 from detect.scan import inspect_path
 from tests.backends.messages import Exchange, scope
 from tests.conftest import Variant
@@ -207,3 +208,19 @@ def test_what_is_set_for_a_model_reaches_its_engine(
         prefix_disk_bytes=2**30,
         cache_dir=tmp_path,
     )
+
+
+@both
+def test_it_tells_how_long_a_prompt_is_and_generates_nothing(
+    variant: Variant, isolation: Isolation
+) -> None:
+    asked = {"messages": [{"role": "user", "content": d.QUESTION}]}
+
+    async def scenario(instance: Instance) -> None:
+        await instance.ensure_ready()
+        exchange = Exchange(json.dumps(asked).encode())
+        await instance(scope("POST", COUNT_PATH), exchange.receive, exchange.send)
+        assert exchange.status == 200
+        assert json.loads(exchange.body)["input_tokens"] == 21
+
+    with_instance(variant("mlx-4bit"), scenario, isolation=isolation)
