@@ -33,6 +33,7 @@ log = logging.getLogger("router.engine")
 
 CANARY = EmbeddingRequest(inputs=("a",))
 FLOAT_BYTES = 4
+SHOWN_PROMPTS = 10
 
 
 @dataclass(slots=True, eq=False)
@@ -204,7 +205,11 @@ class Embedder:
         if not all(isinstance(given, str) for given in request.inputs):
             raise _wrong("prompt_name", "goes before texts, and `input` holds token ids")
         if name not in prompts or not self._recipe.prompts_count:
-            known = ", ".join(map(repr, prompts)) if self._recipe.prompts_count else ""
+            known = (
+                ", ".join(map(repr, list(prompts)[:SHOWN_PROMPTS]))
+                if self._recipe.prompts_count
+                else ""
+            )
             raise _wrong("prompt_name", f"is none of this model's prompts: {known or 'none'}")
         return prompts[name]
 

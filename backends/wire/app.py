@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -61,7 +62,9 @@ def embedding_handlers(embed: Embed, *, model: str) -> Handlers:
         await unless_disconnected(receive, _send_vectors(request, send))
 
     async def _send_vectors(request: EmbeddingRequest, send: Send) -> None:
-        body = embeddings.answer(request, model, await embed(request))
+        found = await embed(request)
+        # Two thousand vectors are two million numbers to write: most of a second.
+        body = await asyncio.to_thread(embeddings.answer, request, model, found)
         await send_whole(send, 200, b"application/json", body)
 
     refusal = _refusal(f"{model} makes vectors of text and writes none: ask at {EMBEDDINGS_PATH}.")
