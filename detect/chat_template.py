@@ -28,6 +28,8 @@ THINKING_MARKS = (
     "<think>", "</think>", "enable_thinking", "reasoning_content", "<longcat_think>",
     "<|channel|>analysis", "<|channel>", "<seed:think>", "<|START_THINKING|>", "[THINK]",
 )  # fmt: skip
+THINKING_HINTS = ("think", "THINK", "reasoning_content", "<|channel")
+"""Of these, every mark has one; most templates have none."""
 
 
 class ChatTemplate(Struct, frozen=True):
@@ -42,7 +44,13 @@ def examine(templates: Sequence[str]) -> ChatTemplate:
     return ChatTemplate(
         present=bool(texts),
         tools=any("tools" in text and "tools" in _names(text) for text in texts),
-        thinking=any(mark in text for text in texts for mark in THINKING_MARKS),
+        thinking=any(map(_thinks, texts)),
+    )
+
+
+def _thinks(text: str) -> bool:
+    return any(hint in text for hint in THINKING_HINTS) and any(
+        mark in text for mark in THINKING_MARKS
     )
 
 

@@ -98,7 +98,7 @@ def _absurd_layers(model: Understood) -> Iterator[Problem]:
     a claim of ten million layers would take all memory of the machine."""
     config, tensors = model.configs.config, model.census.tensor_count
     parts = (config, *(value for value in config.values() if isinstance(value, dict)))
-    claims = (part.get(key) for part in parts for key in LAYER_COUNTS)
+    claims = [part[key] for part in parts for key in LAYER_COUNTS if key in part]
     stated = max((count for count in claims if isinstance(count, int)), default=0)
     if stated > tensors:
         yield Problem(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from typing import Any
 
@@ -108,14 +108,16 @@ def _distinct(found: Sequence[Found]) -> list[Found]:
     named: dict[int, Found] = {}
     for place in sorted(range(len(found)), key=lambda place: _useless(found[place].info)):
         one = found[place]
-        ids = chain(
-            (one.info.id, f"{one.info.id}@{one.root}"),
-            (f"{one.info.id}@{one.root}-{number}" for number in count(2)),
-        )
-        free = next(name for name in ids if name not in taken)
+        free = next(name for name in _ids(one) if name not in taken)
         taken.add(free)
         named[place] = _with_id(one, free)
     return [named[place] for place in range(len(found))]
+
+
+def _ids(one: Found) -> Iterator[str]:
+    yield one.info.id
+    yield f"{one.info.id}@{one.root}"
+    yield from (f"{one.info.id}@{one.root}-{number}" for number in count(2))
 
 
 def _useless(info: ModelInfo) -> bool:

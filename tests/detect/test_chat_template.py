@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detect.chat_template import examine, names_used
+from detect.chat_template import THINKING_MARKS, examine, names_used
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,11 @@ def test_thinking_shows_in_the_marks_of_it() -> None:
     assert examine(["{{ '<think>' }}"]).thinking
     assert examine(["{% if enable_thinking %}{% endif %}"]).thinking
     assert not examine(["{{ messages }}"]).thinking
+
+
+@pytest.mark.parametrize("mark", THINKING_MARKS)
+def test_each_mark_of_thinking_is_found_on_its_own(mark: str) -> None:
+    assert examine([f"{{{{ messages }}}} {mark} {{{{ tools }}}}"]).thinking
 
 
 def test_no_template_is_no_template() -> None:
