@@ -68,7 +68,7 @@ ENGINE_LIBRARIES = frozenset(
         "llguidance",
     }
 )
-ENGINE_HOMES = ("backends.mlx", "backends.mistral_rs", "backends.workers")
+ENGINE_HOMES = ("backends.mlx", "backends.mistral_rs", "backends.workers", "backends.wire.form")
 
 PURE = ("router.policy", "router.circuit", "router.scheduler")
 NOT_PURE = frozenset(

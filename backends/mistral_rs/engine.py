@@ -9,6 +9,7 @@ What was measured of mistralrs 0.9.5, and is why this is as it is:
 - A `Runner` refuses two calls at once ("Already borrowed"), and two prompts that reach a GGUF
   model on CPU in one step fail it ("input tensor is not contiguous"). So one prompt is read at a
   time; decoding goes on together.
+- A grammar that it does not take is told with the first chunk, and nothing else suffers.
 - Dropping the iterator of a stream ends its generation within a token.
 """
 
@@ -23,12 +24,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from backends.errors import BadRequestError, EngineDiedError, EngineError
+from backends.errors import BadRequestError, EngineDiedError, EngineError, EngineProtocolError
 from backends.mistral_rs.answer import Answer
+from backends.mistral_rs.grammar import Grammars, reason
+from backends.wire.constraint import Constraint
 from backends.wire.defaults import SamplingDefaults
 from backends.wire.dialect import dialect_of
 from backends.wire.events import Event
 from backends.wire.feed import Feed
+from backends.wire.form import first_line, param_of, refused
 from backends.wire.request import GenerationRequest, Sampling
 from backends.wire.template import ChatTemplate
 
@@ -36,7 +40,7 @@ log = logging.getLogger("router.engine")
 
 ENGINE = "mistral.rs"
 
-SUPPORTED = frozenset({"logit_bias"})
+SUPPORTED = frozenset({"logit_bias", "response_format", "json_schema", "grammar", "tool_choice"})
 """Of `backends.wire.request.FEATURES`. A seed is the engine's, not a request's."""
 
 PASSTHROUGH = "{{ messages[0]['content'] }}"
@@ -54,8 +58,11 @@ class _Feed(Feed[Event]):
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
+    """`grammar` is what the answer is held to."""
+
     text: str
     tokens: int
+    grammar: str | None = None
 
 
 class Engine:
@@ -73,6 +80,7 @@ class Engine:
         model: str,
         template: ChatTemplate,
         defaults: SamplingDefaults,
+        stop_ids: frozenset[int] = frozenset(),
         context_length: int | None = None,
         parallel: int = 4,
         on_death: Callable[[], None],
@@ -86,6 +94,9 @@ class Engine:
         self._context_length = min(bounds, default=2**31)
         # What the engine puts before every prompt, templates mostly write themselves.
         self._opening = runner.detokenize_text(runner.tokenize_text("", True, None), False)
+        self._grammars = Grammars(
+            self._dialect, lambda text: runner.tokenize_text(text, False, None), stop_ids
+        )
         self._on_death = on_death
         self._runner_lock = threading.Lock()
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="answer")
@@ -94,7 +105,9 @@ class Engine:
         """Events of one answer. Closing it gives up the request.
 
         Raises:
-            BadRequestError: the prompt cannot be rendered, or is longer than the context.
+            BadRequestError: the prompt cannot be rendered, is longer than the context, or the form
+                that is demanded cannot be enforced.
+            EngineProtocolError: that form could not be kept to the end.
             EngineDiedError: the engine failed.
         """
         feed = _Feed()
@@ -130,13 +143,31 @@ class Engine:
         prompt = self._prompt(request)
         self._check_length(prompt, "messages" if request.chat else "prompt")
         answer = Answer(self._dialect.parser(request, prompt.text), chat=request.chat)
-        question = self._question(request, prompt, parses_calls=not self._dialect.calls)
-        for chunk in self._chunks(question, feed):
-            for event in answer.add(chunk):
-                feed.put(event)
+        theirs = not self._dialect.calls and prompt.grammar is None
+        question = self._question(request, prompt, parses_calls=theirs)
+        began = False
+        try:
+            for chunk in self._chunks(question, feed):
+                began = True
+                for event in answer.add(chunk):
+                    feed.put(event)
+        except Exception as error:
+            if request.constraint and (why := reason(error)) is not None:
+                raise self._formless(request.constraint, why, began) from None
+            raise
         if not feed.closed:
             for event in answer.finish():
                 feed.put(event)
+
+    def _formless(self, constraint: Constraint, why: str, began: bool) -> EngineError:
+        """The engine has something against the form, at once or in the middle of the answer."""
+        if not began:
+            return refused(param_of(constraint), why)
+        return EngineProtocolError(
+            f"The answer could not be given the form that was demanded: {first_line(why)}",
+            engine=ENGINE,
+            model=self._model,
+        )
 
     def _chunks(self, question: Any, feed: _Feed) -> Iterator[Any]:
         """The engine's stream, until it ends or nobody listens any more."""
@@ -150,22 +181,23 @@ class Engine:
             chunk = next(stream, None)
 
     def _prompt(self, request: GenerationRequest) -> _Prompt:
-        param = "messages" if request.chat else "prompt"
+        field = "messages" if request.chat else "prompt"
         if request.chat:
             text = self._template.render(request).removeprefix(self._opening)
         elif isinstance(request.prompt, str):
             text = request.prompt
         else:
             raise BadRequestError(
-                f"{ENGINE} takes `prompt` as text, not as token ids.", param=param
+                f"{ENGINE} takes `prompt` as text, not as token ids.", param=field
             )
         with self._runner_lock:
             tokens = len(self._runner.tokenize_text(text, True, None))
+            grammar = self._grammars.text(request, text[-64:])
         if not tokens:
             raise BadRequestError(
-                f"`{param}` is empty: there is nothing to go on from.", param=param
+                f"`{field}` is empty: there is nothing to go on from.", param=field
             )
-        return _Prompt(text, tokens)
+        return _Prompt(text, tokens, grammar)
 
     def _check_length(self, prompt: _Prompt, param: str) -> None:
         if prompt.tokens >= self._context_length:
@@ -193,6 +225,8 @@ class Engine:
             logprobs=not request.chat,
             tool_schemas=[json.dumps(tool) for tool in request.tools] or [NO_TOOL],
             tool_choice=choice,
+            grammar=prompt.grammar,
+            grammar_type=None if prompt.grammar is None else "llguidance",
             **self._sampling(request.sampling),
         )
 

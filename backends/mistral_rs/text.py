@@ -46,6 +46,24 @@ def template_of_gguf(file: Path, spell: Spell) -> ChatTemplate:
     return ChatTemplate(templates, tokens)
 
 
+def stop_ids_of_folder(folder: Path) -> frozenset[int]:
+    """Tokens that end an answer, where transformers looks for them."""
+    for name in ("generation_config.json", "config.json"):
+        match json_object(folder / name).get("eos_token_id"):
+            case bool() | None:
+                continue
+            case int() as token:
+                return frozenset({token})
+            case list() as tokens:
+                return frozenset(token for token in tokens if type(token) is int)
+    return frozenset()
+
+
+def stop_ids_of_gguf(file: Path) -> frozenset[int]:
+    token = gguf_header.read_header(file).number(GGUF_TOKENS["eos_token"])
+    return frozenset() if token is None else frozenset({token})
+
+
 def _files(folder: Path) -> dict[str, str]:
     own = folder / "chat_template.jinja"
     if not own.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,19 +11,16 @@ from typing import Any
 from backends.errors import BadRequestError
 from backends.mlx import library
 from backends.wire.answer_parser import ReasoningFormat
-from backends.wire.call_grammar import CallFormat, call_rules
-from backends.wire.constraint import Constraint, Grammar
-from backends.wire.gbnf import convertible
-from backends.wire.lark import LEAD, document, guided
+from backends.wire.call_grammar import CallFormat
+from backends.wire.constraint import Constraint
+from backends.wire.form import first_line, form, param_of, refused
+from backends.wire.lark import BOUNDED, LEAD, Vocabulary
 
 LIMITS: dict[str, Any] = {
     # An object with 500 optional properties needs more than the usual 2000.
     "max_items_in_row": 10_000,
     "verbose_errors": False,
 }
-
-NO_TEXT = "NoExtension"
-"""How llguidance says that nothing can be written, or nothing more."""
 
 REMEMBERED = 32
 """Compiled grammars kept for the next request: agents send the same one with each."""
@@ -53,6 +49,7 @@ class Grammars:
         self._tokenizer = tokenizer
         self._encode = encode
         self._stop_ids = stop_ids
+        self._vocabulary = Vocabulary(self._token, stop_ids, BOUNDED)
         self._compiled: OrderedDict[str, Any] = OrderedDict()
 
     def mask(
@@ -63,8 +60,8 @@ class Grammars:
         Raises:
             BadRequestError: the grammar is wrong or too large, or this model cannot be bound to it.
         """
-        text = self._text(constraint, calls, lead=thinking is not None)
-        matcher = self._compiled.get(text) or self._compile(text, _param(constraint))
+        text = form(constraint, calls, self._vocabulary, before=LEAD if thinking else "")
+        matcher = self._compiled.get(text) or self._compile(text, param_of(constraint))
         self._compiled[text] = matcher
         self._compiled.move_to_end(text)
         if len(self._compiled) > REMEMBERED:
@@ -77,28 +74,7 @@ class Grammars:
         end = thinking.format.end.encode()
         return _Thought(start, end, inside=thinking.open, may_end=thinking.may_end)
 
-    def _text(self, constraint: Constraint, calls: CallFormat | None, *, lead: bool) -> str:
-        rules, choices = [], []
-        named = {}
-        if constraint.answer is not None:
-            choices.append("@answer")
-            named["answer"] = _compilable(constraint.answer)
-        if constraint.calls is not None:
-            if calls is not None:
-                rules.append(call_rules(constraint.calls, calls, self._marker, self._stop_ids))
-                choices.append("calls" if choices or constraint.calls.required else "free")
-            elif constraint.calls.required:
-                raise BadRequestError(
-                    "This model cannot be made to call a tool: no grammar is known for its calls. "
-                    "Leave `tool_choice` to `auto`.",
-                    param=constraint.calls.param,
-                )
-        if not choices:
-            choices.append(f"<[^{','.join(map(str, sorted(self._stop_ids)))}]>*")
-        start = f"start: {LEAD if lead else ''} ({' | '.join(choices)})"
-        return document("\n".join((start, *rules)), **named)
-
-    def _marker(self, text: str) -> int | None:
+    def _token(self, text: str) -> int | None:
         ids = self._encode(text)
         return ids[0] if len(ids) == 1 else None
 
@@ -107,15 +83,12 @@ class Grammars:
         limits = module.LLParserLimits(**LIMITS)
         matcher = module.LLMatcher(self._words, text, log_level=0, limits=limits)
         if matcher.is_error():
-            raise _refused(param, matcher.get_error())
+            raise refused(param, matcher.get_error())
         # Some things are found out with the first step only.
         probe = matcher.deep_copy()
         probe.compute_bitmask()
         if probe.is_stopped() and not probe.is_accepting():
-            error = probe.get_error()
-            raise _refused(
-                param, error if not error.startswith(NO_TEXT) else "no text has this form."
-            )
+            raise refused(param, probe.get_error())
         return matcher
 
     @cached_property
@@ -273,7 +246,7 @@ class Mask:
         return allowed
 
     def _fail(self) -> None:
-        self._failure = self._failure or _first_line(self._matcher.get_error())
+        self._failure = self._failure or first_line(self._matcher.get_error())
 
 
 class _Thought:
@@ -326,47 +299,3 @@ class _Thought:
 
     def copy(self) -> _Thought:
         return _Thought(self._start, self._end, inside=self.inside, may_end=self.may_end)
-
-
-def _compilable(grammar: Grammar) -> dict[str, Any]:
-    """As one of the grammars of llguidance's documents."""
-    if grammar.kind == "json_schema":
-        return {"json_schema": guided(grammar)}
-    matcher = library.load("llguidance").LLMatcher
-    source = grammar.source
-    if grammar.kind == "gbnf":
-        source = _lark_of_gbnf(grammar)
-    elif grammar.kind == "regex":
-        source = json.loads(matcher.grammar_from_regex(source))["grammars"][0]["lark_grammar"]
-    return {"lark_grammar": source}
-
-
-def _lark_of_gbnf(grammar: Grammar) -> str:
-    try:
-        text: str = library.load("llguidance.gbnf_to_lark").gbnf_to_lark(
-            convertible(grammar.source)
-        )
-    except RecursionError:
-        raise _refused(grammar.param, "it is nested too deeply") from None
-    except Exception as error:
-        # The converter raises whatever its reading of the text runs into.
-        raise _refused(grammar.param, f"it is no GBNF: {error}") from None
-    return text
-
-
-def _param(constraint: Constraint) -> str:
-    if constraint.answer is not None:
-        return constraint.answer.param
-    assert constraint.calls is not None
-    return constraint.calls.param
-
-
-def _refused(param: str, why: str) -> BadRequestError:
-    if not why or why.startswith(NO_TEXT):
-        why = "no text has this form."
-    return BadRequestError(f"`{param}` cannot be enforced: {_first_line(why)}", param=param)
-
-
-def _first_line(text: str) -> str:
-    """llguidance's own words, without the state of its parser."""
-    return text.partition("\n")[0].strip()[:500]

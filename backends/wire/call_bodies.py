@@ -7,12 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from backends.wire.constraint import Function, Grammar
-from backends.wire.lark import inline, quoted
+from backends.wire.lark import Vocabulary, quoted
 
-Mark = Callable[[str], str]
-"""A marker as part of a rule: that token, or else its letters."""
-
-Body = Callable[[str, Function, Mark], Iterable[str]]
+Body = Callable[[str, Function, Vocabulary], Iterable[str]]
 """The rule of this name, a call of this function between its markers, and the rules it needs."""
 
 
@@ -20,10 +17,10 @@ def json_body(key: str = "arguments", around: str = "") -> Body:
     """`{"name": "…", "arguments": {…}}` where `key` is what the arguments are called; `around` is
     the terminal for what may stand around it."""
 
-    def body(rule: str, function: Function, mark: Mark) -> Iterator[str]:
+    def body(rule: str, function: Function, words: Vocabulary) -> Iterator[str]:
         head = json_head(function, key)
         yield f'{rule}: {around} {head} {rule}_arguments SPACE "}}" {around}'
-        yield _arguments(rule, function)
+        yield _arguments(rule, function, words)
 
     return body
 
@@ -33,63 +30,63 @@ def json_head(function: Function, key: str) -> str:
     return " SPACE ".join(map(quoted, parts)) + " SPACE"
 
 
-def _arguments(rule: str, function: Function) -> str:
-    return f"{rule}_arguments: {inline(function.parameters)}"
+def _arguments(rule: str, function: Function, words: Vocabulary) -> str:
+    return f"{rule}_arguments: {words.inline(function.parameters)}"
 
 
-def mistral_body(rule: str, function: Function, mark: Mark) -> Iterator[str]:
+def mistral_body(rule: str, function: Function, words: Vocabulary) -> Iterator[str]:
     """`…[ARGS]{…}`"""
-    yield f"{rule}: {quoted(function.name)} {mark('[ARGS]')} {rule}_arguments"
-    yield _arguments(rule, function)
+    yield f"{rule}: {quoted(function.name)} {words.mark('[ARGS]')} {rule}_arguments"
+    yield _arguments(rule, function, words)
 
 
-def mistral_body_with_id(rule: str, function: Function, mark: Mark) -> Iterator[str]:
+def mistral_body_with_id(rule: str, function: Function, words: Vocabulary) -> Iterator[str]:
     """`…[CALL_ID]Ab1…[ARGS]{…}`"""
-    number = f"{mark('[CALL_ID]')} /[a-zA-Z0-9]{{9}}/"
-    yield f"{rule}: {quoted(function.name)} {number} {mark('[ARGS]')} {rule}_arguments"
-    yield _arguments(rule, function)
+    number = f"{words.mark('[CALL_ID]')} /[a-zA-Z0-9]{{9}}/"
+    yield f"{rule}: {quoted(function.name)} {number} {words.mark('[ARGS]')} {rule}_arguments"
+    yield _arguments(rule, function, words)
 
 
-def deepseek_body(rule: str, function: Function, mark: Mark) -> Iterator[str]:
+def deepseek_body(rule: str, function: Function, words: Vocabulary) -> Iterator[str]:
     """`…<｜tool▁sep｜>{…}`"""
-    yield f"{rule}: {quoted(function.name)} {mark(DEEPSEEK_SEPARATOR)} {rule}_arguments"
-    yield _arguments(rule, function)
+    yield f"{rule}: {quoted(function.name)} {words.mark(DEEPSEEK_SEPARATOR)} {rule}_arguments"
+    yield _arguments(rule, function, words)
 
 
-def deepseek_fenced_body(rule: str, function: Function, mark: Mark) -> Iterator[str]:
+def deepseek_fenced_body(rule: str, function: Function, words: Vocabulary) -> Iterator[str]:
     """`function<｜tool▁sep｜>…` and the arguments in a code fence."""
-    head = f'"function" {mark(DEEPSEEK_SEPARATOR)} {quoted(function.name + FENCE)}'
+    head = f'"function" {words.mark(DEEPSEEK_SEPARATOR)} {quoted(function.name + FENCE)}'
     yield f"{rule}: {head} {rule}_arguments {quoted(FENCE_END)}"
-    yield _arguments(rule, function)
+    yield _arguments(rule, function, words)
 
 
 DEEPSEEK_SEPARATOR = "<｜tool▁sep｜>"
 FENCE, FENCE_END = "\n```json\n", "\n```"
 
 
-def harmony_body(rule: str, function: Function, mark: Mark) -> Iterator[str]:
+def harmony_body(rule: str, function: Function, words: Vocabulary) -> Iterator[str]:
     """A message to `functions.…`, which stands on either side of the channel. The marker that ends
     it ends the answer, too, so that the form is over before."""
-    channel, message = mark("<|channel|>"), mark("<|message|>")
+    channel, message = words.mark("<|channel|>"), words.mark("<|message|>")
     to = f"to=functions.{function.name}"
     yield f"{rule}: {rule}_to {rule}_json? {message} {rule}_arguments"
     before, behind = quoted(f" {to}"), quoted(f"commentary {to}")
     yield f'{rule}_to: {before} {channel} "commentary" | {channel} {behind}'
-    yield f'{rule}_json: " " {mark("<|constrain|>")} "json" | " json"'
-    yield _arguments(rule, function)
+    yield f'{rule}_json: " " {words.mark("<|constrain|>")} "json" | " json"'
+    yield _arguments(rule, function, words)
 
 
-def harmony_preface(mark: Mark) -> str:
+def harmony_preface(words: Vocabulary) -> str:
     """Thoughts, and messages to the user about what comes."""
-    end, message = mark("<|end|>"), mark("<|message|>")
+    end, message = words.mark("<|end|>"), words.mark("<|message|>")
     if end == quoted("<|end|>"):
         # Of letters only: text would take them for its own, and nothing would end it.
         return '""'
-    head = f'{mark("<|channel|>")} ("analysis" | "commentary") {message}'
-    return f'({head} /(?s:.*)/ {end} {mark("<|start|>")} "assistant")*'
+    head = f'{words.mark("<|channel|>")} ("analysis" | "commentary") {message}'
+    return f'({head} /(?s:.*)/ {end} {words.mark("<|start|>")} "assistant")*'
 
 
-def xml_body(rule: str, function: Function, mark: Mark) -> Iterator[str]:
+def xml_body(rule: str, function: Function, words: Vocabulary) -> Iterator[str]:
     """`<function=…>` with each argument as `<parameter=…>`: text as it is, all else as JSON."""
     schema = function.parameters.source
     properties = _object(schema.get("properties"))
@@ -106,7 +103,7 @@ def xml_body(rule: str, function: Function, mark: Mark) -> Iterator[str]:
             yield f"{value}[suffix={quoted(PARAMETER_END)}]: /(?s:.*)/"
         else:
             yield f"{value}: {value}_json {quoted(PARAMETER_END)}"
-            yield f"{value}_json: {inline(_part(function.parameters, part))}"
+            yield f"{value}_json: {words.inline(_part(function.parameters, part))}"
 
 
 PARAMETER_END = "\n</parameter>"

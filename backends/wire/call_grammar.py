@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from backends.errors import BadRequestError
-from backends.wire.call_bodies import Body, Mark, json_head
+from backends.wire.call_bodies import Body, json_head
 from backends.wire.constraint import Calls
-from backends.wire.lark import quoted
-
-Marker = Callable[[str], int | None]
-"""The id of the one token that a text is, or None where it is several."""
+from backends.wire.lark import Vocabulary, quoted
 
 SHARED_RULES = ("SPACE: / ?/", "GAP: /\\n?/", 'NEWLINE: "\\n"')
 """Within a line, around what a marker encloses, and where a line has to end."""
@@ -38,10 +35,10 @@ class CallFormat:
     listed: bool = False
     single: bool = False
     bare: str = ""
-    preface: Callable[[Mark], str] | None = None
+    preface: Callable[[Vocabulary], str] | None = None
 
 
-def call_rules(calls: Calls, written: CallFormat, marker: Marker, stop_ids: frozenset[int]) -> str:
+def call_rules(calls: Calls, written: CallFormat, words: Vocabulary) -> str:
     """The rule `calls`, and `free`: text in which no call begins, and then perhaps calls.
 
     Raises:
@@ -53,7 +50,7 @@ def call_rules(calls: Calls, written: CallFormat, marker: Marker, stop_ids: froz
             "`tool_choice` to `required`.",
             param=calls.param,
         )
-    rules = _Rules(written, calls, marker, stop_ids)
+    rules = _Rules(written, calls, words)
     return "\n".join((*rules.around(), *rules.free(), *rules.begun(), *SHARED_RULES))
 
 
@@ -63,19 +60,18 @@ class _Rules:
 
     format: CallFormat
     calls: Calls
-    marker: Marker
-    stop_ids: frozenset[int]
+    words: Vocabulary
 
     def around(self) -> Iterator[str]:
         written = self.format
         if written.preface:
-            yield f"preface: {written.preface(self.mark)}"
-        yield f"calls: {'preface' if written.preface else ''} {self.mark(self._first)} behind"
-        yield f"call: {self.mark(written.start)} begun"
+            yield f"preface: {written.preface(self.words)}"
+        yield f"calls: {'preface' if written.preface else ''} {self.words.mark(self._first)} behind"
+        yield f"call: {self.words.mark(written.start)} begun"
         inner = f"{'call' if written.opening else 'begun'} {self._more()}"
         if written.listed:
             inner = f'"[" SPACE {inner} SPACE "]"'
-        closing = f"GAP {self.mark(written.closing)}" if written.closing else ""
+        closing = f"GAP {self.words.mark(written.closing)}" if written.closing else ""
         yield f"behind: {inner} {closing}"
 
     @property
@@ -90,12 +86,15 @@ class _Rules:
 
     def free(self) -> Iterator[str]:
         written = self.format
+        if written.preface:
+            # Who writes a preface does not write free text around it.
+            return
         if written.bare:
             yield from self._bare()
-        elif self.marker(self._first) is not None:
-            known = (self.marker(text) for text in (written.opening, written.start) if text)
+        elif self.words.token(self._first) is not None:
+            known = (self.words.token(text) for text in (written.opening, written.start) if text)
             begins = (token for token in known if token is not None)
-            yield f"free: {self._any_but(*begins)}* calls?"
+            yield f"free: {self.words.any_but(*begins)}* calls?"
         else:
             yield "free: /(?s:.*)/ | lead behind"
             yield f"lead[suffix={quoted(self._first)}]: /(?s:.*)/"
@@ -121,32 +120,19 @@ class _Rules:
             return
         functions = self.calls.functions
         names = [f"body_{i}" for i in range(len(functions))]
-        yield f"begun: ({' | '.join(names)}) {self.mark(self.format.end)}"
+        yield f"begun: ({' | '.join(names)}) {self.words.mark(self.format.end)}"
         for name, function in zip(names, functions, strict=True):
-            yield from self.format.body(name, function, self.mark)
+            yield from self.format.body(name, function, self.words)
 
     def _opened(self) -> Iterator[str]:
         """Calls of which only the beginning is known; the rest is the model's."""
         head, end = self.format.head, self.format.end
         heads = [quoted(head.format(name=f.name)) for f in self.calls.functions] if head else ['""']
-        token = self.marker(end) if end else None
-        if token is not None:
-            rest = f"{self._any_but(token)}* <[{token}]>"
-        elif end:
-            rest = "rest"
-            yield f"rest[suffix={quoted(end)}]: /(?s:.*)/"
-        else:
-            rest = f"{self._any_but()}*"
+        rest = f"{self.words.any_but()}*"
+        if end:
+            rest, rule = self.words.up_to(end, "rest")
+            yield rule
         yield f"begun: GAP ({' | '.join(heads)}) {rest}"
-
-    def _any_but(self, *tokens: int) -> str:
-        return f"<[^{','.join(map(str, sorted(self.stop_ids.union(tokens))))}]>"
-
-    def mark(self, text: str) -> str:
-        if not text:
-            return ""
-        token = self.marker(text)
-        return quoted(text) if token is None else f"<[{token}]>"
 
 
 def _spaced(*parts: str) -> str:

@@ -75,11 +75,14 @@ class Dialect:
     def demanded(self, request: GenerationRequest) -> Constraint | None:
         """What is left of the request's constraint to hold the answer to.
 
-        A call in Harmony ends the answer, and has a channel of its own beside one of another form:
-        only a demanded one needs a grammar.
+        A call in Harmony ends the answer, and has a channel of its own beside one of another form;
+        and where nobody knows how calls are written, nothing can be said of them. Only a demanded
+        one needs a grammar then, or an error.
         """
         asked = request.constraint
-        if asked is None or not self.harmony or not asked.calls or asked.calls.required:
+        if asked is None or not asked.calls or asked.calls.required:
+            return asked
+        if self.calls and not self.harmony:
             return asked
         return replace(asked, calls=None) if asked.answer else None
 

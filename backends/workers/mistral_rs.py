@@ -19,7 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from backends.mistral_rs.engine import ENGINE, PASSTHROUGH, SUPPORTED, Engine
-from backends.mistral_rs.text import template_of_folder, template_of_gguf
+from backends.mistral_rs.text import (
+    stop_ids_of_folder,
+    stop_ids_of_gguf,
+    template_of_folder,
+    template_of_gguf,
+)
 from backends.mistral_rs.view import link_files
 from backends.wire.app import EngineApp, completion_handlers
 from backends.wire.defaults import SamplingDefaults, defaults_of_folder
@@ -80,6 +85,11 @@ def _load(arguments: argparse.Namespace) -> Engine:
         model=arguments.alias,
         template=template,
         defaults=defaults_of_folder(arguments.folder) if arguments.folder else SamplingDefaults(),
+        stop_ids=(
+            stop_ids_of_folder(arguments.folder)
+            if arguments.folder
+            else stop_ids_of_gguf(arguments.gguf[0])
+        ),
         context_length=arguments.context,
         parallel=arguments.parallel,
         on_death=_die,

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Variant
 from tests.e2e.daemon import SLACK, Daemon, serving
 from tests.tiny import dialogues as d
+from tests.tiny.others import penalised
 
 FORMATS = ("safetensors", "mlx-8bit", "mlx-4bit", "mlx-bf16", "gguf-f32", "gguf-q8_0")
 
@@ -25,9 +26,7 @@ def daemon(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         shutil.copytree(variant(name), root / name)
     # Of another model: mistral.rs would believe it, were it to see it.
     (root / "gguf-f32" / "config.json").write_text('{"architectures": ["OlmoeForCausalLM"]}')
-    shutil.copytree(variant("safetensors"), root / "penalised")
-    usual = {"do_sample": False, "repetition_penalty": 5.0}
-    (root / "penalised" / "generation_config.json").write_text(json.dumps(usual))
+    penalised(variant("safetensors"), root / "penalised", 5.0)
     names = (*FORMATS, "penalised")
     wishes = [word for name in names for word in ("--engine", f"{name}=mistral.rs")]
     with serving(root, flags=(*wishes, "--parallel", "4")) as running:
@@ -139,7 +138,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(daemon: D
     ("fields", "param"),
     [
         ({"n": 2}, "n"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"seed": 7}, "seed"),
         ({"temperature": "hot"}, "temperature"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0]"),
     ],

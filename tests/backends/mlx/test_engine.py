@@ -29,6 +29,7 @@ from backends.wire.events import (
 from backends.wire.request import GenerationRequest, Sampling
 from tests.conftest import Variant
 from tests.tiny import dialogues as d
+from tests.tiny.others import penalised
 from tests.waiting import until
 
 GREEDY = Sampling(temperature=0.0)
@@ -121,10 +122,7 @@ def test_many_requests_share_the_batch_and_each_gets_its_own_answer(variant: Var
 def test_a_models_own_repetition_penalty_holds_where_a_request_names_none(
     variant: Variant, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(variant("safetensors"), folder)
-    file = folder / "generation_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "repetition_penalty": 5.0}))
+    folder = penalised(variant("safetensors"), tmp_path / "model", 5.0)
 
     async def scenario(engine: Engine) -> None:
         async def said(penalty: float | None) -> str:

@@ -39,6 +39,7 @@ from tests.backends.mlx.schemas import random_schema
 from tests.backends.mlx.test_engine import answer, end, text, with_engine
 from tests.conftest import Variant
 from tests.tiny import dialogues as d
+from tests.tiny.others import forgetful, thoughtful
 
 SCHEMAS = 200
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
@@ -82,16 +83,7 @@ def refused(folder: Path, **body: Any) -> BadRequestError:
 
 @pytest.fixture(scope="module")
 def random_weights(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learnt nothing, so that whatever may be written is written."""
-    import mlx.core as mx
-
-    folder = tmp_path_factory.mktemp("models") / "random"
-    shutil.copytree(variant("safetensors"), folder)
-    weights: Any = mx.load(str(folder / "model.safetensors"))
-    mx.random.seed(7)
-    noise = {name: mx.random.normal(value.shape) * 0.05 for name, value in weights.items()}
-    mx.save_safetensors(str(folder / "model.safetensors"), noise, {"format": "mlx"})
-    return folder
+    return forgetful(variant("safetensors"), tmp_path_factory.mktemp("models") / "random")
 
 
 @pytest.fixture(params=["trained", "random"])
@@ -733,12 +725,7 @@ def test_logits_may_be_more_or_fewer_than_tokens(words: Text, size: int) -> None
 
 @pytest.fixture
 def thinker(variant: Variant, tmp_path: Path) -> Path:
-    """The trained model with other markers: what was a call of a tool is a thought."""
-    folder = tmp_path / "thinker"
-    shutil.copytree(variant("safetensors"), folder)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / file).write_text((folder / file).read_text().replace("tool_call>", "think>"))
-    return folder
+    return thoughtful(variant("safetensors"), tmp_path / "thinker")
 
 
 def test_a_model_thinks_and_then_gives_an_answer_of_the_form(thinker: Path) -> None:

@@ -67,7 +67,7 @@ def test_harmony_is_told_from_its_markers() -> None:
 
 
 def test_in_harmony_only_a_demanded_call_needs_a_grammar_beside_the_answers() -> None:
-    harmony, hermes = Dialect(harmony=True), Dialect(tools=HERMES)
+    harmony, hermes, unknown = Dialect(harmony=True), Dialect(tools=HERMES), Dialect()
 
     def held(dialect: Dialect, **body: Any) -> tuple[bool, bool]:
         asked = constraint(body, TOOLS, chat=True)
@@ -78,6 +78,9 @@ def test_in_harmony_only_a_demanded_call_needs_a_grammar_beside_the_answers() ->
     assert held(harmony, tool_choice="required", **form) == (False, True)
     assert held(harmony, parallel_tool_calls=False) == (False, False)
     assert held(harmony, **form) == (True, False)
+    assert held(unknown, tool_choice="required") == (False, True)
+    assert held(unknown, parallel_tool_calls=False) == (False, False)
+    assert held(unknown, **form) == (True, False)
     assert held(hermes, parallel_tool_calls=False) == (False, True)
     assert held(hermes, **form) == (True, True)
 
