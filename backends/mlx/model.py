@@ -24,7 +24,7 @@ from backends.wire.constraint import Constraint
 from backends.wire.defaults import defaults_of_folder
 from backends.wire.dialect import Dialect, dialect_of
 from backends.wire.request import GenerationRequest, Json
-from backends.wire.template import without_nulls
+from backends.wire.template import rendered, without_nulls
 from detect.safetensors_header import read_header
 
 SLICE_BYTES = 256 * 2**20
@@ -332,20 +332,16 @@ class Text:
                 f"`chat_template_kwargs.{min(own)}` cannot be set by a request.",
                 param=f"chat_template_kwargs.{min(own)}",
             )
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                list(request.messages),
+        return rendered(
+            request.messages,
+            lambda messages: self._tokenizer.apply_chat_template(
+                messages,
                 tools=list(request.tools) or None,
                 add_generation_prompt=True,
                 tokenize=False,
                 **request.template_arguments,
-            )
-        except Exception as error:
-            # Templates are programs of strangers: whatever they raise is about this request.
-            raise BadRequestError(
-                f"The model's chat template refused the messages: {error}", param="messages"
-            ) from error
-        return text
+            ),
+        )
 
 
 def _vocabulary(config: Mapping[str, Any], tokens: int) -> int:

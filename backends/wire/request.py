@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -244,7 +245,8 @@ def _messages(value: Any) -> tuple[Json, ...]:
 
 
 def _message(message: Any, where: str) -> Json:
-    """With text content, and with arguments of tool calls as the objects that templates expect."""
+    """With text content, and with arguments of tool calls as the objects that templates expect,
+    or as the text that they are if they are no JSON: agents replay calls that were cut off."""
     if not isinstance(message, dict):
         raise _wrong(where, "must be an object")
     role = message.get("role")
@@ -288,10 +290,8 @@ def _tool_call(call: Any, where: str) -> Json:
         raise _wrong(f"{where}.function", "must be an object with a name")
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            raise _wrong(f"{where}.function.arguments", "must be JSON") from None
     return {**call, "function": {**function, "arguments": arguments}}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,26 +45,71 @@ class ChatTemplate:
                 "This model has no chat template: it continues text. Use /v1/completions.",
                 param="messages",
             )
-        try:
-            return sandbox.render(
-                source,
-                {
-                    **self.tokens,
-                    **arguments,
-                    "messages": without_nulls(request.messages),
-                    "tools": list(request.tools) or None,
-                    "add_generation_prompt": True,
-                },
-            )
-        except Exception as error:
-            # Templates are programs of strangers: whatever they raise is about this request.
-            raise BadRequestError(
-                f"The model's chat template refused the messages: {error}", param="messages"
-            ) from error
+        values = {
+            **self.tokens,
+            **arguments,
+            "tools": list(request.tools) or None,
+            "add_generation_prompt": True,
+        }
+        return rendered(
+            request.messages,
+            lambda messages: sandbox.render(
+                source, {**values, "messages": without_nulls(messages)}
+            ),
+        )
 
     def _source(self, *, tools: bool) -> str | None:
         names: Sequence[str] = ("tool_use", "default") if tools else ("default",)
         return next((self.templates[name] for name in names if name in self.templates), None)
+
+
+def rendered(messages: Sequence[Json], render: Callable[[list[Json]], str]) -> str:
+    """What `render` makes of the messages; it may raise anything.
+
+    Most templates take the arguments of a call as an object and as a text. Some refuse one of them:
+    DeepSeek's first adds them to a text, Qwen3-Coder's and GLM's go through what is in an object.
+    Those that do get no JSON get none, since nothing of it can be written in their notation.
+
+    Raises:
+        BadRequestError: with the template's own words.
+    """
+    ways = [list(messages)]
+    for change in (_as_text, _as_object):
+        changed = [_with_arguments(message, change) for message in messages]
+        if changed not in ways:
+            ways.append(changed)
+    refusals = []
+    for way in ways:
+        try:
+            return render(way)
+        except Exception as error:
+            # Templates are programs of strangers: whatever they raise is about this request.
+            refusals.append(error)
+    raise BadRequestError(
+        f"The model's chat template refused the messages: {refusals[0]}", param="messages"
+    ) from refusals[0]
+
+
+def _with_arguments(message: Json, change: Callable[[Any], Any]) -> Json:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    return {**message, "tool_calls": [_with_changed(call, change) for call in calls]}
+
+
+def _with_changed(call: Json, change: Callable[[Any], Any]) -> Json:
+    function = call["function"]
+    return {**call, "function": {**function, "arguments": change(function["arguments"])}}
+
+
+def _as_text(arguments: Any) -> Any:
+    if isinstance(arguments, str):
+        return arguments
+    return json.dumps(arguments, ensure_ascii=False)
+
+
+def _as_object(arguments: Any) -> Any:
+    return {} if isinstance(arguments, str) else arguments
 
 
 def without_nulls(messages: Sequence[Json]) -> list[Json]:

@@ -157,3 +157,42 @@ def test_templates_are_found_in_each_form_they_are_written_in(
     value: Any, templates: dict[str, str]
 ) -> None:
     assert named(value) == templates
+
+
+# Arguments of calls, as templates of each family write them
+
+CALL = "messages[0].tool_calls[0].function.arguments"
+TEMPLATES = {
+    "qwen3": f"{{% set a = {CALL} %}}{{% if a is string %}}{{{{ a }}}}{{% else %}}"
+    "{{ a | tojson }}{% endif %}",
+    "qwen2.5, hermes, llama3": f"{{{{ {CALL} | tojson }}}}",
+    "qwen3-coder": f"{{% for k, v in {CALL} | items %}}{{{{ k }}}}={{{{ v }}}};{{% endfor %}}",
+    "glm": f"{{% for k, v in {CALL}.items() %}}{{{{ k }}}}={{{{ v }}}};{{% endfor %}}",
+    "deepseek": f"{{{{ '```' + {CALL} + '```' }}}}",
+}
+WHOLE, CUT = {"a": "ü"}, '{"a": "ü'
+
+
+def calling(arguments: Any) -> dict[str, Any]:
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+@pytest.mark.parametrize(
+    ("family", "whole", "cut"),
+    [
+        ("qwen3", '{"a": "ü"}', CUT),
+        ("qwen2.5, hermes, llama3", '{"a": "ü"}', '"{\\"a\\": \\"ü"'),
+        ("qwen3-coder", "a=ü;", ""),
+        ("glm", "a=ü;", ""),
+        ("deepseek", '```{"a": "ü"}```', f"```{CUT}```"),
+    ],
+)
+def test_every_family_gets_arguments_as_it_takes_them(family: str, whole: str, cut: str) -> None:
+    assert render(TEMPLATES[family], messages=(calling(WHOLE),)) == whole
+    assert render(TEMPLATES[family], messages=(calling(CUT),)) == cut
+
+
+def test_what_no_way_of_writing_arguments_helps_is_told_in_the_templates_words() -> None:
+    source = "{{ raise_exception('No calls, please: ' ~ (" + CALL + " is string)) }}"
+    assert "No calls, please: True" in refused(source, messages=(calling(CUT),)).message
