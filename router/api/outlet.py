@@ -126,7 +126,6 @@ class StreamOutlet:
         self._stream = stream
         self._reader = EventReader()
         self._refusal: _Refusal | None = None
-        self._failure: RouterError | None = None
         self.began = False
         self._done = False
         self._spoke = time.monotonic()
@@ -145,14 +144,14 @@ class StreamOutlet:
             self._refusal = _Refusal(message["status"]) if message["status"] != 200 else None
         elif self._refusal:
             self._refusal.add(message.get("body", b""))
-        elif not self._failure and not self._done:
+        elif not self._done:
             await self._translate(message.get("body", b""))
 
     async def finish(self) -> None:
         if self.passing:
             return
-        if failure := self._refusal.error() if self._refusal else self._failure:
-            raise failure
+        if self._refusal:
+            raise self._refusal.error()
         if not self._done:
             raise EngineFailedError("The engine's answer broke off in the middle.")
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -162,15 +161,13 @@ class StreamOutlet:
             await self._say(self._stream.fail(as_router_error(error)))
 
     async def _translate(self, body: bytes) -> None:
-        try:
-            for event in self._reader.add(body):
-                if event.data == DONE:
-                    await self._say(self._stream.finish())
-                    self._done = True
-                    return
-                await self._add(event.data)
-        except RouterError as error:
-            self._failure = error
+        """What cannot be translated is raised through the instance, which ends the work."""
+        for event in self._reader.add(body):
+            if event.data == DONE:
+                await self._say(self._stream.finish())
+                self._done = True
+                return
+            await self._add(event.data)
 
     async def _add(self, data: str) -> None:
         chunk = _json(data)

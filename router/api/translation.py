@@ -84,33 +84,20 @@ class Translated:
             await send_json(send, 200, translation.whole({}))
             return
         client = _Client(receive)
-        outlet = (
-            StreamOutlet(send, translation.stream())
-            if translation.asked.stream
-            else WholeOutlet(send, translation.whole)
-        )
+        outlet = _outlet(translation, send)
 
         async def ask(entry: ModelEntry, instance: Instance) -> None:
-            engine = instance.status().engine
             if isinstance(translation, Timed):
                 translation.loaded()
             if question is None:
                 await send_whole(outlet.send, 200, b"application/json", b"{}")
-                return
-            match fluency(self.endpoint, engine):
-                case Fluency.NONE:
-                    raise UnsupportedError(
-                        f"{engine}, which runs {entry.id}, does not serve {self.endpoint}.",
-                        param="model",
-                    )
-                case Fluency.NATIVE if not outlet.began:
-                    outlet.passing = True
-                    await instance(scope, replay(body, client.receive), send)
-                case _:
-                    # Also where a stream has begun with a keep-alive: it is ours to go on with.
-                    whole = await for_engine(question, translation.asked, entry)
-                    asked = _question_scope(scope, translation.path)
-                    await instance(asked, replay(whole, client.receive), outlet.send)
+            elif self._goes_through(entry, instance, outlet):
+                outlet.passing = True
+                await instance(scope, replay(body, client.receive), send)
+            else:
+                whole = await for_engine(question, translation.asked, entry)
+                asked = _question_scope(scope, translation.path)
+                await instance(asked, replay(whole, client.receive), outlet.send)
 
         async with outlet.keeping_alive():
             try:
@@ -120,6 +107,18 @@ class Translated:
             except (RouterError, EngineError) as error:
                 await outlet.fail(error)
                 raise
+
+    def _goes_through(
+        self, entry: ModelEntry, instance: Instance, outlet: WholeOutlet | StreamOutlet
+    ) -> bool:
+        """A stream that has begun with a keep-alive is ours to go on with, in any case."""
+        engine = instance.status().engine
+        fluent = fluency(self.endpoint, engine)
+        if fluent is Fluency.NONE:
+            raise UnsupportedError(
+                f"{engine}, which runs {entry.id}, does not serve {self.endpoint}.", param="model"
+            )
+        return fluent is Fluency.NATIVE and not outlet.began
 
     def _read(self, body: bytes) -> tuple[Translation, bytes | None]:
         try:
@@ -132,6 +131,12 @@ class Translated:
             raise InvalidRequestError("The request body is nested too deeply.") from None
         except ValueError:
             raise InvalidRequestError("The request body has a number that is too large.") from None
+
+
+def _outlet(translation: Translation, send: Send) -> WholeOutlet | StreamOutlet:
+    if translation.asked.stream:
+        return StreamOutlet(send, translation.stream())
+    return WholeOutlet(send, translation.whole)
 
 
 class _Client:

@@ -435,6 +435,18 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event_and_a_cut(
     assert "Traceback" not in caplog.text
 
 
+def test_an_engine_whose_stream_makes_no_sense_is_stopped(fake: Engines) -> None:
+    async def main() -> None:
+        async with serving(fake, A) as site:
+            body = asking(stream=True, chunks=["data: {\n\n", "data: {}\n\n"], gated=True)
+            answer = await say(site, body)
+            error(answer, 502, "api_error")
+            await until(lambda: fake.engine("a").records("cancelled"))
+            assert site.leases == {"a": 0}
+
+    run(main())
+
+
 def test_an_engine_that_dies_in_a_stream_is_told_once(fake: Engines) -> None:
     async def main() -> None:
         async with serving(fake, A) as site:
