@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +134,8 @@ class _Messages:
         self.read: list[Json] = []
         self.picture: str | None = None
         self._calls = 0
-        self._open: list[tuple[str, str]] = []
+        self._open: OrderedDict[str, str] = OrderedDict()
+        self._open_of: defaultdict[str, OrderedDict[str, None]] = defaultdict(OrderedDict)
 
     def add(self, message: Typed) -> None:
         role = message["role"].one_of(*ROLES)
@@ -168,23 +170,22 @@ class _Messages:
         arguments = "{}" if given.missing else json.dumps(given.object().value, ensure_ascii=False)
         self._calls += 1
         identity = _optional(call["id"]) or f"call_{self._calls}"
-        self._open.append((name, identity))
+        self._open[identity] = name
+        self._open_of[name][identity] = None
         function_called = {"name": name, "arguments": arguments}
         return {"id": identity, "type": "function", "function": function_called}
 
     def _answered(self, message: Typed) -> str:
         """The call that a result is of: by its id, else the first open one of its function, else
         the first open one."""
-        if identity := _optional(message["tool_call_id"]):
-            self._open = [one for one in self._open if one[1] != identity]
-            return identity
-        name = _optional(message["tool_name"]) or _optional(message["name"])
-        of_name = (one for one in self._open if one[0] == name)
-        found = next(of_name, self._open[0] if self._open else None)
-        if found is None:
+        identity = _optional(message["tool_call_id"])
+        if not identity:
+            name = _optional(message["tool_name"]) or _optional(message["name"])
+            identity = next(iter(self._open_of.get(name) or self._open), "")
+        if not identity:
             raise message["role"].wrong('a "tool" message must follow the call that it answers.')
-        self._open.remove(found)
-        return found[1]
+        self._open_of[self._open.pop(identity, "")].pop(identity, None)
+        return identity
 
 
 def _image(picture: Typed) -> Json:
