@@ -23,13 +23,15 @@ from router.api.admin import (
 )
 from router.api.admission import Admission
 from router.api.answer import ErrorBoundary
+from router.api.conversations import Conversations
 from router.api.cors import Cors
 from router.api.error_shape import error_body
-from router.api.fluency import COUNT_TOKENS, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE
+from router.api.fluency import COUNT_TOKENS, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, RESPONSES
 from router.api.gate import Gate
 from router.api.metrics import Metrics
 from router.api.ollama_models import Loaded, Show, Tags, Version
 from router.api.openai import Completions, Models
+from router.api.responses import KeptResponse, Responses
 from router.api.task import TASKS
 from router.api.translation import Translated
 from router.catalog import Catalog
@@ -45,6 +47,9 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
     counts = Translated(configuration, admission, COUNT_TOKENS, anthropic.count_tokens)
     chats = Translated(configuration, admission, OLLAMA_CHAT, ollama.chat)
     generates = Translated(configuration, admission, OLLAMA_GENERATE, ollama.generate)
+    conversations = Conversations()
+    responds = Translated(configuration, admission, RESPONSES, Responses(conversations))
+    kept = KeptResponse(conversations)
     models, all_models = Models(catalog), AllModels(catalog)
     routes = [
         *(
@@ -53,6 +58,8 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
         ),
         Route(MESSAGES, says, methods=["POST"]),
         Route(COUNT_TOKENS, counts, methods=["POST"]),
+        Route(RESPONSES, responds, methods=["POST"]),
+        Route(f"{RESPONSES}/{{response}}", kept, methods=["GET", "DELETE"]),
         Route(OLLAMA_CHAT, chats, methods=["POST"]),
         Route(OLLAMA_GENERATE, generates, methods=["POST"]),
         Route("/api/version", Version(), methods=["GET"]),
@@ -95,8 +102,8 @@ async def _unknown_path(request: Request, error: Exception) -> Response:
         request,
         UnknownPathError(
             f"There is nothing at {request.url.path[:200]}; this daemon serves "
-            "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank, /v1/messages, "
-            "/v1/models, /api/chat and /api/generate."
+            "/v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/rerank, "
+            "/v1/messages, /v1/models, /api/chat and /api/generate."
         ),
     )
 

@@ -4,6 +4,8 @@ RouterError                     has a status, a type and a code in OpenAI's term
 ├── UnauthorizedError      401  no key, or a wrong one
 ├── ForbiddenError         403  a Host or Origin that may not use this daemon
 ├── UnknownModelError      404  no such model; near matches are listed
+├── UnknownResponseError   404  no such response is kept
+├── LostResponseError      400  the response that a request refers to is not kept
 ├── UnknownPathError       404  no such endpoint
 ├── MethodNotAllowedError  405  the endpoint exists and takes other methods
 ├── ModelBusyError         409  it cannot be unloaded while it is used
@@ -80,6 +82,16 @@ class ForbiddenError(RouterError):
 
 class UnknownModelError(RouterError):
     status, type, code = 404, "invalid_request_error", "model_not_found"
+
+
+class UnknownResponseError(RouterError):
+    status, type, code = 404, "invalid_request_error", "response_not_found"
+
+
+class LostResponseError(RouterError):
+    """OpenAI's status and code for it."""
+
+    status, type, code = 400, "invalid_request_error", "previous_response_not_found"
 
 
 class UnknownPathError(RouterError):

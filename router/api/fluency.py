@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
+RESPONSES = "/v1/responses"
 OLLAMA_CHAT, OLLAMA_GENERATE = "/api/chat", "/api/generate"
 
 
@@ -29,9 +30,10 @@ FLUENCY: Mapping[tuple[str, str], Fluency] = {
     (COUNT_TOKENS, "mlx"): Fluency.TRANSLATED,
     (MESSAGES, "mistral.rs"): Fluency.TRANSLATED,
     (COUNT_TOKENS, "mistral.rs"): Fluency.TRANSLATED,
+    # llama.cpp 11549 has responses itself, and refuses `previous_response_id`.
     **{
         (endpoint, engine): Fluency.TRANSLATED
-        for endpoint in (OLLAMA_CHAT, OLLAMA_GENERATE)
+        for endpoint in (RESPONSES, OLLAMA_CHAT, OLLAMA_GENERATE)
         for engine in ("mlx", "llama.cpp", "mistral.rs")
     },
 }
