@@ -11,7 +11,7 @@ from router.api.answer import send_json
 from router.api.body import Asked
 from router.api.conversations import Conversation, Conversations
 from router.api.responses_answer import ResponseStream, whole
-from router.api.responses_request import Question, fit_to_be_said_again, question
+from router.api.responses_request import Question, question
 from router.errors import LostResponseError, UnknownResponseError
 
 Json = dict[str, Any]
@@ -38,7 +38,7 @@ class Responding:
     def _keep(self, response: Json) -> None:
         if not self._read.store:
             return
-        items = (*self._read.items, *fit_to_be_said_again(response["output"]))
+        items = (*self._read.items, *response["output"])
         nbytes = self._read.nbytes + len(json.dumps(response))
         self._conversations.keep(Conversation(response, items, nbytes))
 

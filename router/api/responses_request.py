@@ -149,11 +149,12 @@ class _Items:
         self.say("system" if role == "developer" else role, content)
 
     def call(self, item: Typed) -> None:
-        identity, arguments = item["call_id"].name(), item["arguments"].text() or "{}"
-        if arguments_in(arguments) is None:
-            raise item["arguments"].wrong("must be a JSON object, written as a text.")
+        """Arguments may have been cut off: agents send such a call again, with what was wrong.
+        Of the engines, llama.cpp fails at what is no JSON."""
+        identity, arguments = item["call_id"].name(), item["arguments"].text()
         self._calls.add(identity)
-        function = {"name": item["name"].name(), "arguments": arguments}
+        whole = arguments and arguments_in(arguments) is not None
+        function = {"name": item["name"].name(), "arguments": arguments if whole else "{}"}
         call = {"id": identity, "type": "function", "function": function}
         self.say("assistant", "", tool_calls=[call])
 
@@ -372,12 +373,3 @@ def _metadata(metadata: Typed) -> Json:
 def _all_texts(metadata: Typed, names: Iterable[str]) -> None:
     for name in names:
         metadata[name].text()
-
-
-def fit_to_be_said_again(output: Iterable[Json]) -> tuple[Json, ...]:
-    """The items of a response, without calls that were cut off."""
-    return tuple(item for item in output if _complete(item))
-
-
-def _complete(item: Json) -> bool:
-    return item["type"] != "function_call" or arguments_in(item["arguments"]) is not None

@@ -99,6 +99,13 @@ def test_an_answer_that_is_cut_off(client: openai.OpenAI, model: str) -> None:
     assert response.usage.output_tokens == 3
 
 
+def test_a_call_that_was_cut_off_ends_no_session(client: openai.OpenAI, model: str) -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": '{"ci'}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "Arguments are no JSON."}
+    question = {"role": "user", "content": d.WEATHER_QUESTION}
+    assert ask(client, model, [question, call, result], tools=[TOOL], max_output_tokens=9).output
+
+
 def test_errors(client: openai.OpenAI, model: str) -> None:
     with pytest.raises(openai.NotFoundError):
         ask(client, "absent", d.QUESTION)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from router.api.conversations import Conversation
-from router.api.responses_request import Question, fit_to_be_said_again, question
+from router.api.responses_request import Question, question
 from router.errors import InvalidRequestError, LostResponseError
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -177,7 +177,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("input.0.type", {"input": [{"type": "item_reference", "id": "x"}]}),
     ("input.0.type", {"input": [{"type": 5}]}),
     ("input.0.call_id", {"input": [{**CALL, "call_id": ""}, RESULT]}),
-    ("input.0.arguments", {"input": [{**CALL, "arguments": '{"a"'}, RESULT]}),
+    ("input.0.arguments", {"input": [{**CALL, "arguments": {}}, RESULT]}),
     ("input.0.call_id", {"input": [RESULT]}),
     ("input.1.output", {"input": [CALL, {**RESULT, "output": 5}]}),
     ("instructions", {"instructions": ["S"]}),
@@ -216,9 +216,15 @@ def test_what_is_wrong_is_named(path: str, fields: dict[str, Any]) -> None:
     assert path in caught.value.message
 
 
-def test_a_call_that_was_cut_off_is_not_said_again() -> None:
-    half = {**CALL, "arguments": '{"a"'}
-    assert fit_to_be_said_again([EARLIER[1], CALL, half]) == (EARLIER[1], CALL)
+def test_a_call_that_was_cut_off_is_said_again() -> None:
+    (_, _, calls), *_ = messages([{**CALL, "arguments": '{"a"'}, RESULT])
+    assert calls[0]["function"] == {"name": "f", "arguments": "{}"}
+
+
+def test_what_cannot_be_written_is_no_request() -> None:
+    body = b'{"model": "m", "input": "a", "text": {"verbosity": 1e999}}'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        question(body, past)
 
 
 def test_many_items_take_no_more_than_their_share_of_time() -> None:
