@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from router.api import anthropic, ollama
+from router.api import anthropic, ollama, ollama_embed
 from router.api.admin import (
     AllModels,
     Livez,
@@ -26,13 +26,21 @@ from router.api.answer import ErrorBoundary
 from router.api.conversations import Conversations
 from router.api.cors import Cors
 from router.api.error_shape import error_body
-from router.api.fluency import COUNT_TOKENS, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, RESPONSES
+from router.api.fluency import (
+    COUNT_TOKENS,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_EMBED,
+    OLLAMA_EMBEDDINGS,
+    OLLAMA_GENERATE,
+    RESPONSES,
+)
 from router.api.gate import Gate
 from router.api.metrics import Metrics
 from router.api.ollama_models import Loaded, Show, Tags, Version
 from router.api.openai import Completions, Models
 from router.api.responses import KeptResponse, Responses
-from router.api.task import TASKS
+from router.api.task import EMBEDDINGS, TASKS
 from router.api.translation import Translated
 from router.catalog import Catalog
 from router.configuration import Configuration
@@ -47,6 +55,10 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
     counts = Translated(configuration, admission, COUNT_TOKENS, anthropic.count_tokens)
     chats = Translated(configuration, admission, OLLAMA_CHAT, ollama.chat)
     generates = Translated(configuration, admission, OLLAMA_GENERATE, ollama.generate)
+    embeds = Translated(configuration, admission, OLLAMA_EMBED, ollama_embed.embed, EMBEDDINGS)
+    embeds_one = Translated(
+        configuration, admission, OLLAMA_EMBEDDINGS, ollama_embed.embeddings, EMBEDDINGS
+    )
     conversations = Conversations()
     responds = Translated(configuration, admission, RESPONSES, Responses(conversations))
     kept = KeptResponse(conversations)
@@ -62,6 +74,8 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
         Route(f"{RESPONSES}/{{response}}", kept, methods=["GET", "DELETE"]),
         Route(OLLAMA_CHAT, chats, methods=["POST"]),
         Route(OLLAMA_GENERATE, generates, methods=["POST"]),
+        Route(OLLAMA_EMBED, embeds, methods=["POST"]),
+        Route(OLLAMA_EMBEDDINGS, embeds_one, methods=["POST"]),
         Route("/api/version", Version(), methods=["GET"]),
         Route("/api/tags", Tags(catalog), methods=["GET"]),
         Route("/api/show", Show(configuration, catalog, pool), methods=["POST"]),

@@ -26,8 +26,11 @@ log = logging.getLogger("router")
 async def send_json(
     send: Send, status: int, value: Any, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
-    text = json.dumps(value, ensure_ascii=False) + "\n"
-    await send_whole(send, status, b"application/json", text.encode("utf-8", "replace"), headers)
+    await send_whole(send, status, b"application/json", json_bytes(value), headers)
+
+
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
 async def send_text(send: Send, text: str) -> None:

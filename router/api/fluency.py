@@ -7,6 +7,7 @@ from enum import StrEnum
 
 MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
 RESPONSES = "/v1/responses"
+OLLAMA_EMBED, OLLAMA_EMBEDDINGS = "/api/embed", "/api/embeddings"
 OLLAMA_CHAT, OLLAMA_GENERATE = "/api/chat", "/api/generate"
 
 
@@ -30,6 +31,11 @@ FLUENCY: Mapping[tuple[str, str], Fluency] = {
     (COUNT_TOKENS, "mlx"): Fluency.TRANSLATED,
     (MESSAGES, "mistral.rs"): Fluency.TRANSLATED,
     (COUNT_TOKENS, "mistral.rs"): Fluency.TRANSLATED,
+    **{
+        (endpoint, engine): Fluency.TRANSLATED
+        for endpoint in (OLLAMA_EMBED, OLLAMA_EMBEDDINGS)
+        for engine in ("mlx", "llama.cpp")
+    },
     # llama.cpp 11549 has responses itself, and refuses `previous_response_id`.
     **{
         (endpoint, engine): Fluency.TRANSLATED

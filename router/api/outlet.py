@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from backends.asgi import parsed, send_whole
 from backends.base import Message, Send
-from router.api.answer import send_json
+from router.api.answer import json_bytes
 from router.api.sse import EventReader
 from router.errors import (
     EngineFailedError,
@@ -107,10 +108,15 @@ class WholeOutlet:
             return
         if self._refusal:
             raise self._refusal.error()
-        answer = _json(bytes(self._body)) if len(self._body) <= MAX_ANSWER_BYTES else None
+        answer = await parsed(bytes(self._body), self._written)
+        await send_whole(self._send, 200, b"application/json", answer)
+
+    def _written(self, body: bytes) -> bytes:
+        """In a thread where it is long, as many vectors are."""
+        answer = _json(body) if len(body) <= MAX_ANSWER_BYTES else None
         if answer is None:
             raise EngineFailedError("The engine answered with something else than a JSON object.")
-        await send_json(self._send, 200, self._translate(answer))
+        return json_bytes(self._translate(answer))
 
     async def fail(self, error: Exception) -> None:
         """Nothing was sent: the error is an answer of its own."""

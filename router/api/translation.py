@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from backends.asgi import parsed, send_whole
@@ -22,6 +23,7 @@ from router.api.body import Asked, read_body, replay
 from router.api.engine_body import for_engine
 from router.api.fluency import Fluency, fluency
 from router.api.outlet import AnswerStream, StreamOutlet, WholeOutlet
+from router.api.task import CHAT, Task
 from router.configuration import Configuration
 from router.entry import ModelEntry
 from router.errors import InvalidRequestError, RouterError, UnsupportedError
@@ -66,15 +68,22 @@ ValueError for values that can be read and not written."""
 
 
 class Translated:
-    """The endpoint of a dialect, at the path `endpoint` of `router.api.fluency`."""
+    """The endpoint of a dialect, at the path `endpoint` of `router.api.fluency`; `task` says which
+    models it is for."""
 
     def __init__(
-        self, configuration: Configuration, admission: Admission, endpoint: str, dialect: Dialect
+        self,
+        configuration: Configuration,
+        admission: Admission,
+        endpoint: str,
+        dialect: Dialect,
+        task: Task = CHAT,
     ) -> None:
         self.configuration = configuration
         self.admission = admission
         self.endpoint = endpoint
         self.dialect = dialect
+        self.task = task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.configuration.settings.max_body)
@@ -83,6 +92,8 @@ class Translated:
             self.admission.let_go(translation.asked)
             await send_json(send, 200, translation.whole({}))
             return
+        asks = frozenset() if question is None else await parsed(question, self.task.asks)
+        check = partial(self.task.check, asked_for=asks)
         client = _Client(receive)
         outlet = _outlet(translation, send)
 
@@ -95,13 +106,16 @@ class Translated:
                 outlet.passing = True
                 await instance(scope, replay(body, client.receive), send)
             else:
-                whole = await for_engine(question, translation.asked, entry)
+                defaults = self.task.writes
+                whole = await for_engine(question, translation.asked, entry, defaults=defaults)
+                mending = await parsed(whole, self.task.mending)
                 asked = _question_scope(scope, translation.path)
-                await instance(asked, replay(whole, client.receive), outlet.send)
+                again = replay(mending.body, client.receive)
+                await instance(asked, again, mending.send(outlet.send))
 
         async with outlet.keeping_alive():
             try:
-                await self.admission.answer(translation.asked, client.receive, ask)
+                await self.admission.answer(translation.asked, client.receive, ask, check=check)
                 if not client.gone:
                     await outlet.finish()
             except (RouterError, EngineError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import ollama
 import openai
 import pytest
 
@@ -138,6 +139,27 @@ def test_the_helpers_of_llama_cpp_answer_where_it_runs_the_model(daemon: Daemon)
     assert (status, "not supported by this model" in body["error"]["message"]) == (501, True)
     status, body = post(daemon, "/tokenize", model="parrot-mlx", content="hello")
     assert (status, "is run by mlx" in body["error"]["message"]) == (501, True)
+
+
+@pytest.mark.parametrize("model", EMBEDDERS)
+def test_ollamas_client_gets_the_same_vectors(daemon: Daemon, model: str) -> None:
+    with ollama.Client(host=daemon.url, timeout=300, trust_env=False) as asking:
+        found = asking.embed(model, TEXTS)
+        single = asking.embeddings(model, TEXTS[0]).embedding
+        assert list(asking.embed(model, []).embeddings) == []
+        assert asking.show(model).capabilities == ["embedding"]
+        with pytest.raises(ollama.ResponseError) as caught:
+            asking.embed(CHAT, TEXTS)
+        assert caught.value.status_code == 400
+        with pytest.raises(ollama.ResponseError, match="dimensions"):
+            asking.embed(model, TEXTS, dimensions=2)
+    with client(daemon) as plain:
+        vectors = [
+            item.embedding for item in plain.embeddings.create(model=model, input=TEXTS).data
+        ]
+    np.testing.assert_allclose(np.array(found.embeddings), np.array(vectors), atol=CLOSE)
+    np.testing.assert_allclose(np.array(single), np.array(vectors[0]), atol=CLOSE)
+    assert found.prompt_eval_count
 
 
 def test_a_chat_goes_on_while_a_hundred_texts_are_embedded(daemon: Daemon) -> None:
