@@ -63,6 +63,10 @@ def chat(body: bytes) -> Question:
     messages = _Messages()
     for message in asked["messages"].items():
         messages.add(message.object())
+    if messages.read[-1]["role"] in ("assistant", "system"):
+        raise asked["messages"].wrong(
+            "must end with the user's or a tool's: no answer is begun for a model."
+        )
     tools = _tools(asked["tools"])
     question = {
         "model": model,

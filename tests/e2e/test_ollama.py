@@ -14,8 +14,8 @@ from tests.e2e.daemon import Daemon
 from tests.tiny import dialogues as d
 
 GREEDY = {"temperature": 0}
-HOLDING = [model for model, engine in MODELS.items() if engine != "mistral.rs"]
-"""Models on engines that hold an answer to a form."""
+LIKELIHOODS = [model for model, engine in MODELS.items() if engine != "mistral.rs"]
+"""Models on engines that tell them."""
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +79,25 @@ def test_a_prompt_with_and_without_the_template(client: ollama.Client, model: st
     assert "".join(part.response or "" for part in parts) == d.SENTENCE
 
 
-@pytest.mark.parametrize("name", HOLDING)
-def test_an_answer_of_a_demanded_form(client: ollama.Client, name: str) -> None:
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_likelihoods_of_tokens(client: ollama.Client, name: str) -> None:
+    fields: dict[str, Any] = {"logprobs": True, "top_logprobs": 2, "options": GREEDY}
+    whole = client.chat(name, [d.user(d.QUESTION)], **fields).logprobs or ()
+    parts = client.generate(name, d.QUESTION, stream=True, **fields)
+    streamed = [one for part in parts for one in part.logprobs or ()]
+    for told in (whole, streamed):
+        assert "".join(one.token for one in told) == d.SENTENCE
+        assert all(len(one.top_logprobs or ()) == 2 for one in told)
+
+
+def test_an_answer_of_a_demanded_form(client: ollama.Client, model: str) -> None:
     schema = {
         "type": "object",
         "properties": {"size": {"enum": ["small", "big"]}},
         "required": ["size"],
         "additionalProperties": False,
     }
-    answer = client.chat(name, [d.user(d.QUESTION)], format=schema, options=GREEDY)
+    answer = client.chat(model, [d.user(d.QUESTION)], format=schema, options=GREEDY)
     assert json.loads(answer.message.content or "")["size"] in ("small", "big")
 
 

@@ -149,6 +149,8 @@ def test_a_pictures_type_is_seen_in_it(begin: bytes, kind: str) -> None:
 WRONG_CHAT: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"messages": "Hi."}),
     ("messages.0", {"messages": ["Hi."]}),
+    ("messages", {"messages": [said("user"), said("assistant")]}),
+    ("messages", {"messages": [said("system")]}),
     ("messages.0.role", {"messages": [{"content": "Hi."}]}),
     ("messages.0.role", {"messages": [said("narrator")]}),
     ("messages.0.role", {"messages": [said("tool")]}),
