@@ -131,6 +131,7 @@ def _request(chance: random.Random, question: str, fields: dict[str, Any]) -> Ge
 
 async def _loaded(seconds: float, seed: int, root: Path) -> list[Check]:
     thread = EngineThread()
+    before = await thread.call(library.load("mlx.core").get_active_memory)
     folders = (
         build("mlx-4bit", root / "parrot"),
         mlx_models.write(root / "hybrid", mlx_models.HYBRID),
@@ -150,7 +151,7 @@ async def _loaded(seconds: float, seed: int, root: Path) -> list[Check]:
     for engine in engines:
         await engine.close()
     await thread.call(give_back_memory)
-    left = library.load("mlx.core").get_active_memory()
+    left = library.load("mlx.core").get_active_memory() - before
     print(f"{seconds:g} s: {dict(load.counts)}; kept {kept}")
     return [
         none("wrong answers", load.wrong),
