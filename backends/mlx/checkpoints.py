@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
-from backends.mlx.prefix_cache import common_prefix, pack
+from backends.mlx.prefix_cache import common_prefix, common_start, pack
 
 Message = dict[str, Any]
 Render = Callable[[Sequence[Message]], str]
@@ -29,12 +29,13 @@ def checkpoints(
 ) -> tuple[int, ...]:
     """Lengths in tokens of beginnings of `ids`, which is `text`, which is `messages` rendered."""
     ends = {*range(EVERY_TOKENS, len(ids), EVERY_TOKENS), len(ids) - 1}
+    packed = pack(ids)
     for later in _later_requests(messages):
         try:
-            shared = _common_text(text, render(later))
+            shared = common_start(text, render(later))
         except Exception:
             continue
-        ends.add(common_prefix(pack(ids), pack(encode(text[:shared]))))
+        ends.add(common_prefix(packed, pack(encode(text[:shared]))))
     return tuple(sorted(end for end in ends if 0 < end < len(ids)))
 
 
@@ -50,15 +51,3 @@ def _later_requests(messages: Sequence[Message]) -> Iterator[list[Message]]:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": _LATER, "tool_call_id": _LATER, "name": _LATER},
     ]
-
-
-def _common_text(a: str, b: str) -> int:
-    """Characters that both begin with; found by halves, as in `prefix_cache`."""
-    same, most = 0, min(len(a), len(b))
-    while same < most:
-        middle = (same + most + 1) // 2
-        if a[same:middle] == b[same:middle]:
-            same = middle
-        else:
-            most = middle - 1
-    return same

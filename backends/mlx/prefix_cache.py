@@ -10,7 +10,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+Text = TypeVar("Text", str, bytes)
 
 WIDTH = 4
 """Bytes of a token id here: equal beginnings are found by comparing bytes."""
@@ -149,11 +151,17 @@ def usable(entry: Entry, prompt: bytes) -> int:
 
 
 def common_prefix(a: bytes, b: bytes) -> int:
-    """How many tokens both begin with. Found by halves, each compared as bytes: linear and fast."""
-    same, most = 0, min(len(a), len(b)) // WIDTH
+    """How many tokens both begin with."""
+    return common_start(a, b, WIDTH)
+
+
+def common_start(a: Text, b: Text, width: int = 1) -> int:
+    """How many items of `width` both begin with. Found by halves, each compared at once: linear and
+    fast."""
+    same, most = 0, min(len(a), len(b)) // width
     while same < most:
         middle = (same + most + 1) // 2
-        part = slice(same * WIDTH, middle * WIDTH)
+        part = slice(same * width, middle * width)
         if a[part] == b[part]:
             same = middle
         else:

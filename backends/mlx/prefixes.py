@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,8 +9,6 @@ from typing import Protocol
 from backends.mlx import kv_state
 from backends.mlx.kv_state import KVState
 from backends.mlx.prefix_cache import Counters, Entry, PrefixCache, pack, usable
-
-log = logging.getLogger("router.engine")
 
 MIN_TOKENS = 16
 """Shorter ones are computed faster than they are found."""
@@ -29,10 +26,10 @@ class Shelf(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The state after the first `length` tokens of a prompt; without any, `state` is empty."""
+    """The state after the first `length` tokens of a prompt."""
 
     state: KVState
-    length: int = 0
+    length: int
 
 
 class Prefixes:
