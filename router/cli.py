@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Backend, Installation, InstanceOptions
-from backends.memory import machine_memory
+from backends.memory import keep_one_arena, machine_memory
 from detect.cache import FILE_NAME, Cache
 from detect.errors import DetectError
 from detect.types import ScanReport
@@ -159,6 +159,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from router import server
     from router.watch import Sources
 
+    keep_one_arena()
     server.await_hangups()
     chosen = _chosen(arguments)
     log.to_stderr(chosen.log_level)

@@ -15,6 +15,7 @@ import os
 import sys
 from pathlib import Path
 
+from backends import memory
 from backends.mlx.embedder import Embedder
 from backends.mlx.engine import Engine
 from backends.mlx.options import EngineOptions
@@ -26,6 +27,7 @@ from backends.workers.serving import server
 def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     arguments = _arguments()
+    memory.keep_one_arena()
     asyncio.run(_serve(arguments))
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 
 from backends.memory import machine_memory, used_bytes
 
@@ -39,3 +40,34 @@ def test_a_process_that_is_gone_holds_nothing() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     assert used_bytes(process.pid) is None
+
+
+def test_what_another_thread_freed_goes_back_to_the_last_page() -> None:
+    """Blocks of 1 MiB at the end of a heap, below what is mapped by itself once one was freed."""
+    program = textwrap.dedent("""
+        import ctypes, os, threading
+        from backends.memory import keep_one_arena, trim, used_bytes
+
+        keep_one_arena()
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        libc.free.argtypes = [ctypes.c_void_p]
+
+        def fill_and_free():
+            libc.free(libc.malloc(30 * 2**20))
+            blocks = [libc.malloc(2**20) for _ in range(50)]
+            for block in blocks:
+                ctypes.memset(block, 1, 2**20)
+            for block in blocks:
+                libc.free(block)
+
+        before = used_bytes(os.getpid())
+        thread = threading.Thread(target=fill_and_free)
+        thread.start()
+        thread.join()
+        trim()
+        print((used_bytes(os.getpid()) - before) // 2**20)
+    """)
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert int(answer.stdout) < 10
