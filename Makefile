@@ -6,6 +6,7 @@ ARGS ?=
 SECONDS ?= 600
 CYCLES ?= 200
 ROUNDS ?= 200
+WORKERS ?= 2
 SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,8 +45,8 @@ else
 endif
 
 .PHONY: test
-test: $(READY) ## Run the tests on the real engines
-	@$(BIN)/pytest
+test: $(READY) ## Run the tests on the real engines, WORKERS=2 files at a time
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: test-truth
 test-truth: $(READY) ## Load every model in every engine, and compare with the verdicts

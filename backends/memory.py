@@ -144,8 +144,9 @@ def keep_one_arena() -> None:
     """Let all threads of this process allocate from one heap, which `trim` can return to its last
     page; to be called before there is a second thread.
 
-    glibc gives threads heaps of their own, and trims all of them except for their ends: up to 64 MiB
-    of each stayed with us, of weights that were freed long ago (glibc 2.36, malloc.c, `mtrim`).
+    glibc gives threads heaps of their own, and trims all of them except for their ends: up to
+    64 MiB of each stayed with us, of weights that were freed long ago (glibc 2.36, malloc.c,
+    `mtrim`).
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def test_nothing_is_left_of_requests_faults_and_changes() -> None:
-    assert failed(soak(seconds=15, seed=1)) == []
+    assert failed(soak(seconds=10, seed=1)) == []
 
 
 def test_loading_and_unloading_leaves_nothing_behind() -> None:
@@ -32,4 +32,4 @@ def test_models_that_take_turns_serve_everybody_in_order() -> None:
 
 
 def test_random_load_leaves_the_mlx_engine_as_it_was() -> None:
-    assert failed(mlx_load(seconds=15, seed=1)) == []
+    assert failed(mlx_load(seconds=10, seed=1)) == []

@@ -88,7 +88,7 @@ def test_the_arguments_are_json_with_the_value_that_was_written(
     assert added(parsed(format_of, split(text, cuts))) == ("", [("f", value)])
 
 
-@pytest.mark.parametrize("way", WRITTEN.keys() - NOT_STREAMED)
+@pytest.mark.parametrize("way", sorted(WRITTEN.keys() - NOT_STREAMED))
 def test_a_call_is_told_as_it_comes_and_its_end_once_it_is_whole(way: str) -> None:
     format_of, write = WRITTEN[way]
     text = write("f", '{"a": "' + "b" * 50 + '"}')
@@ -102,7 +102,7 @@ def test_a_call_is_told_as_it_comes_and_its_end_once_it_is_whole(way: str) -> No
     assert text[last + 1 :].strip() in ("", "]", LAST)
 
 
-@pytest.mark.parametrize("way", WRITTEN.keys() - {"mistral, short head"})
+@pytest.mark.parametrize("way", sorted(WRITTEN.keys() - {"mistral, short head"}))
 def test_a_call_of_an_unknown_tool_is_told_when_it_is_whole(way: str) -> None:
     format_of, write = WRITTEN[way]
     text = write("unknown", '{"a": 1}')
