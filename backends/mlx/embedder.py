@@ -114,6 +114,7 @@ class Embedder:
         """Read tokenizer, weights and recipe; raises whatever is wrong with them."""
         self._text_thread = ThreadPoolExecutor(1, thread_name_prefix="mlx-text")
         loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._text_thread, library.settle)
         self._recipe = await loop.run_in_executor(self._text_thread, read_recipe, self._folder)
         self._text = await loop.run_in_executor(self._text_thread, Text, self._folder)
         await self._thread.run(self._load())

@@ -19,7 +19,7 @@ from backends.errors import (
     EngineProtocolError,
     EngineSilentError,
 )
-from backends.mlx import kv_state
+from backends.mlx import kv_state, library
 from backends.mlx.answer import Answer
 from backends.mlx.decoder import Decoder, RowRequest, Token
 from backends.mlx.decoders import make_decoder
@@ -125,6 +125,7 @@ class Engine:
         """Read tokenizer and weights; raises whatever mlx-lm says is wrong with them."""
         self._text_thread = ThreadPoolExecutor(1, thread_name_prefix="mlx-text")
         loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._text_thread, library.settle)
         self._text = await loop.run_in_executor(self._text_thread, Text, self._folder)
         await self._thread.run(self._load(self._text.stop_ids))
 

@@ -57,3 +57,18 @@ def test_a_module_is_asked_for_the_words_of_its_code() -> None:
     assert supported.mentions("gemma3", "language_model")
     assert not supported.mentions("llama", "language_model")
     assert not supported.mentions("quux", "model")
+
+
+def test_what_every_model_needs_is_imported_once_and_not_collected_again() -> None:
+    code = (
+        "import gc; from backends.mlx import library\n"
+        "library.settle()\n"
+        "frozen = gc.get_freeze_count()\n"
+        "assert frozen > 50_000, frozen\n"
+        "library.settle()\n"
+        "assert gc.get_freeze_count() == frozen\n"
+        "from mlx_lm import generate, utils\n"
+        "from mlx_lm.models import cache\n"
+        "assert len(gc.get_objects()) < 5_000, len(gc.get_objects())\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
