@@ -183,6 +183,7 @@ class Text:
         self.defaults = defaults_of_folder(folder)
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self.dialect = self._dialect()
+        self._marks = _marks(self._tokenizer._tokenizer)
         self._spellings = Spellings(self._tokenizer._tokenizer)
         self._grammars = Grammars(self._tokenizer._tokenizer, self._spelled, self.stop_ids)
 
@@ -303,6 +304,7 @@ class Text:
             ids,
             lambda messages: self._rendered(replace(request, messages=tuple(messages))),
             lambda part: self._encode(part, special=False),
+            self._marks,
         )
 
     def _encode(self, text: str, *, special: bool, param: str | None = None) -> list[int]:
@@ -342,6 +344,15 @@ class Text:
                 **request.template_arguments,
             ),
         )
+
+
+def _marks(tokenizer: Any) -> dict[str, int]:
+    added = tokenizer.added_tokens_decoder if tokenizer.is_fast else {}
+    return {
+        token.content: int(number)
+        for number, token in added.items()
+        if token.special and not token.normalized
+    }
 
 
 def _vocabulary(config: Mapping[str, Any], tokens: int) -> int:

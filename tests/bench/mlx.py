@@ -276,30 +276,52 @@ def _gap(peers: tuple[Peer, Peer], rounds: int) -> None:
 
 
 def _session(peers: tuple[Peer, Peer], model: str) -> None:
-    """Turns of a recorded conversation with tools, each sent with all that was before."""
-    heard: dict[str, list[Heard]] = {peer.name: [] for peer in peers}
+    """Turns of a recorded conversation with tools, each sent with all that was before; then short
+    questions after the same beginning, of which next to nothing has to be read."""
+    turns: dict[str, list[Heard]] = {peer.name: [] for peer in peers}
+    short: dict[str, list[Heard]] = {peer.name: [] for peer in peers}
     for turn in range(TURNS):
         for peer in peers:
             messages = _conversation(turn)
-            heard[peer.name].append(peer.ask(model, messages, tools=[TOOL], max_tokens=2))
-    for peer in peers:
-        turns = heard[peer.name]
-        cold, warm = turns[0].first, statistics.median(one.first for one in turns[1:])
-        shares = [one.cached_share for one in turns[1:]]
-        print(
-            f"{model}, {TURNS} turns from {turns[0].usage['prompt_tokens']} tokens: "
-            f"{peer.name:<14} first token cold {cold * 1000:8.0f} ms, then {warm * 1000:7.1f} ms, "
-            f"{cold / warm:6.1f} times as fast (aim: 50); cached at least {min(shares):.3f} "
-            f"(aim: 0.95)",
-            flush=True,
-        )
+            turns[peer.name].append(peer.ask(model, messages, tools=[TOOL], max_tokens=2))
+    for turn in range(TURNS):
+        for peer in peers:
+            messages = _beginning(f"Mend {turn}.")
+            short[peer.name].append(peer.ask(model, messages, tools=[TOOL], max_tokens=2))
+    cold = {name: heard[0].first for name, heard in turns.items()}
+    length = turns[peers[0].name][0].usage["prompt_tokens"]
+    shares = {name: min(one.cached_share for one in heard[1:]) for name, heard in turns.items()}
+    print(f"{model}, first token of {length} tokens, ms: {_each(cold, 1000)}")
+    print(f"  cached of {TURNS - 1} turns, at least: {_each(shares)}   aim: 0.95")
+    _first_tokens(f"  of {TURNS - 1} turns, ms", {n: heard[1:] for n, heard in turns.items()}, cold)
+    _first_tokens(f"  of {TURNS} short questions, ms", short, cold, "aim: at least 50")
+
+
+def _first_tokens(
+    what: str, heard: dict[str, list[Heard]], cold: dict[str, float], aim: str = ""
+) -> None:
+    """Medians, how much faster than a cold prompt, and ours as a share of theirs."""
+    warm = {name: statistics.median(one.first for one in all_) for name, all_ in heard.items()}
+    faster = {name: cold[name] / seconds for name, seconds in warm.items()}
+    ours, theirs = ([one.first for one in all_] for all_ in heard.values())
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    print(f"{what}: {_each(warm, 1000)}   ratio {ratio:.2f}   aim: at most 1.00")
+    print(f"{'':{len(what)}}  times as fast as cold: {_each(faster)}   {aim}", flush=True)
+
+
+def _each(figures: dict[str, float], scale: float = 1) -> str:
+    return "   ".join(f"{name} {scale * figure:9.3f}" for name, figure in figures.items())
+
+
+def _beginning(words: str) -> list[dict[str, Any]]:
+    return [
+        {"role": "system", "content": _text(PREFIX_TOKENS, seed=1)},
+        {"role": "user", "content": words},
+    ]
 
 
 def _conversation(turn: int) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = [
-        {"role": "system", "content": _text(PREFIX_TOKENS, seed=1)},
-        {"role": "user", "content": "Mend the test that fails."},
-    ]
+    messages = _beginning("Mend the test that fails.")
     for past in range(turn):
         call = {"name": "read_file", "arguments": json.dumps({"path": f"src/file{past}.py"})}
         messages += [
