@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 
 from backends import memory
@@ -40,6 +41,7 @@ from backends.guard import CANNOT_RUN
 from backends.proxy import Endpoint, Proxy, TcpEndpoint, UnixEndpoint
 from backends.pulse import Pulse, computed_seconds
 from backends.start_failure import start_failure
+from backends.wire.app import Health
 
 log = logging.getLogger("router.engine")
 
@@ -51,6 +53,9 @@ PORT_TRIES = 3
 LAST_WORDS_SECONDS = 1.0
 """For one that closes its connection to print why, and to end."""
 
+HEALTH_SECONDS = 1.0
+HEALTH = msgspec.json.Decoder(Health)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
@@ -58,7 +63,7 @@ class Service:
 
     `command` gives the argument vector for an endpoint; `unix` says which kind the engine can
     listen on; `folder` is its working directory. `canary` is a request that makes it generate one
-    token.
+    token. `tells` is for one that answers with `backends.wire.app.Health` when asked for it.
     """
 
     engine: str
@@ -69,6 +74,7 @@ class Service:
     health_path: str = "/health"
     canary_path: str = "/v1/completions"
     canary: dict[str, Any]
+    tells: bool = False
 
 
 class ServedByChild:
@@ -89,6 +95,7 @@ class ServedByChild:
         self._start: asyncio.Task[None] | None = None
         self._watches: list[asyncio.Task[None]] = []
         self._pulse = Pulse()
+        self._health = Health()
         self._failed = asyncio.Event()
         self._load_seconds: float | None = None
         self._words: tuple[str, ...] = ()
@@ -108,6 +115,7 @@ class ServedByChild:
             pid=pid,
             load_seconds=self._load_seconds,
             last_words=child.last_words() if child else self._words,
+            prefix_cache=self._health.prefix_cache,
         )
 
     def used_bytes(self) -> int | None:
@@ -167,6 +175,7 @@ class ServedByChild:
         self._watches = [
             asyncio.create_task(self._watch_child(self._child)),
             asyncio.create_task(self._watch_pulse(self._child)),
+            *([asyncio.create_task(self._watch_health())] if self._service.tells else []),
         ]
 
     async def _start_child(self) -> None:
@@ -275,6 +284,14 @@ class ServedByChild:
         self._fail(f"it did nothing for {silent:.0f} s with requests to answer")
         await child.stop(0.0)
 
+    async def _watch_health(self) -> None:
+        """What it tells of itself; what is no such thing leaves the last one standing."""
+        while self._proxy is not None:
+            with contextlib.suppress(httpx.HTTPError, EngineError, msgspec.MsgspecError):
+                _, body = await self._proxy.fetch("GET", self._service.health_path)
+                self._health = HEALTH.decode(body)
+            await asyncio.sleep(HEALTH_SECONDS)
+
     def _fail(self, reason: str) -> None:
         if self._life.state is InstanceState.READY:
             self._life.to(InstanceState.FAILED, reason)
@@ -300,6 +317,7 @@ class ServedByChild:
         child, proxy = self._child, self._proxy
         for watch in self._watches:
             watch.cancel()
+        self._health = Health()
         status = None if child is None or child.running else child.exited.result()
         if child is not None:
             await child.stop(grace_seconds)

@@ -207,6 +207,7 @@ def _worker(model_id: str, info: ModelInfo, options: InstanceOptions) -> Service
         command=command,
         canary_path=path,
         canary={"model": model_id, **canary},
+        tells=True,
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from backends.asgi import parsed, send_whole, unless_disconnected, whole_body
-from backends.base import Message, Receive, Scope, Send
+from backends.base import Message, PrefixCacheStatus, Receive, Scope, Send
 from backends.errors import BadRequestError, EngineError
 from backends.wire import embeddings
 from backends.wire.embeddings import EMBEDDINGS_PATH, EmbeddingRequest, Embeddings
@@ -79,17 +80,28 @@ def _refusal(message: str) -> Handler:
     return refuse
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What an engine of ours says when it is asked how it is."""
+
+    status: str = "ok"
+    prefix_cache: PrefixCacheStatus | None = None
+
+
 class EngineApp:
     """The paths of `handlers`, and one for its health."""
 
-    def __init__(self, handlers: Handlers, *, engine: str) -> None:
+    def __init__(
+        self, handlers: Handlers, *, engine: str, health: Callable[[], Health] = Health
+    ) -> None:
         self._handlers = handlers
         self._engine = engine
+        self._health = health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["method"], scope["path"]:
             case "GET", path if path == HEALTH_PATH:
-                await _send_json(send, 200, {"status": "ok"})
+                await _send_json(send, 200, asdict(self._health()))
             case "POST", path if path in self._handlers:
                 await _answer(self._handlers[path], receive, send)
             case _:

@@ -20,7 +20,7 @@ from backends.mlx.embedder import Embedder
 from backends.mlx.engine import Engine
 from backends.mlx.options import EngineOptions
 from backends.mlx.thread import EngineThread
-from backends.wire.app import EngineApp
+from backends.wire.app import EngineApp, Health
 from backends.workers.serving import server
 
 
@@ -51,7 +51,11 @@ async def _serve(arguments: argparse.Namespace) -> None:
         sys.stderr.flush()
         # Its thread may be in the middle of something that does not end by itself.
         os._exit(1)
-    app = EngineApp(engine.handlers(), engine="mlx")
+    app = EngineApp(
+        engine.handlers(),
+        engine="mlx",
+        health=lambda: Health(prefix_cache=engine.prefix_cache),
+    )
     await server(app, arguments.socket).serve()
 
 

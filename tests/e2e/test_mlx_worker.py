@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from tests.e2e.daemon import Daemon, gone, serving
 from tests.e2e.test_demo import *  # noqa: F403 - every test of it, on the daemon below
 from tests.tiny import dialogues as d
+from tests.waiting import until
 
 MLX = "parrot-mlx-4bit"
 
@@ -46,6 +48,20 @@ def test_it_runs_in_a_process_of_its_own(daemon: Daemon) -> None:
     (instance,) = [i for i in daemon.status()["instances"] if i["model"] == MLX]
     assert instance["engine"] == "mlx"
     assert instance["pid"] != daemon.process.pid
+
+
+def test_its_prefix_cache_is_told_of_as_if_it_were_ours(daemon: Daemon) -> None:
+    for _ in range(2):
+        assert daemon.chat(MLX, d.QUESTION).status_code == 200
+
+    def told() -> bool:
+        (instance,) = [i for i in daemon.status()["instances"] if i["model"] == MLX]
+        kept = instance["prefix_cache"]
+        return bool(kept and kept["hits"] >= 1 and kept["nbytes"] > 0)
+
+    asyncio.run(until(told))
+    with daemon.client() as client:
+        assert f'router_prefix_cache_hits_total{{model="{MLX}"' in client.get("/metrics").text
 
 
 def test_an_abort_in_the_middle_of_a_stream_costs_that_stream_alone(daemon: Daemon) -> None:
