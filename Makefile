@@ -6,6 +6,7 @@ ARGS ?=
 SECONDS ?= 600
 CYCLES ?= 200
 ROUNDS ?= 200
+EXAMPLES ?= 50
 WORKERS ?= 2
 SEED ?=
 VENV := .venv
@@ -51,6 +52,10 @@ test: $(READY) ## Run the tests on the real engines, WORKERS=2 files at a time
 .PHONY: test-truth
 test-truth: $(READY) ## Load every model in every engine, and compare with the verdicts
 	@$(BIN)/python -m tests.truth.matrix
+
+.PHONY: test-openapi
+test-openapi: $(READY) ## Make up EXAMPLES=50 requests for each endpoint after the API's description
+	@EXAMPLES=$(EXAMPLES) $(BIN)/pytest --timeout 900 tests/e2e/test_openapi.py
 
 .PHONY: soak
 soak: $(READY) ## Ask, leave, kill and change models for SECONDS=600, and look what is left

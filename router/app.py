@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from router.api import anthropic, ollama, ollama_embed
+from router.api import anthropic, ollama, ollama_embed, openapi
 from router.api.admin import (
     AllModels,
     Livez,
@@ -92,6 +92,7 @@ def create_app(configuration: Configuration, catalog: Catalog, pool: Pool) -> St
         Route("/router/models/{model:path}", all_models, methods=["GET"]),
         Route("/router/status", Status(pool), methods=["GET"]),
         Route("/metrics", Metrics(pool), methods=["GET"]),
+        Route(openapi.PATH, openapi.OpenAPI(), methods=["GET"]),
     ]
     app = Starlette(
         routes=routes,

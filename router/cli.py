@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import logging
 import os
@@ -35,9 +34,8 @@ from router.reload import absent_models, unknown_models
 from router.running import running
 from router.settings import Settings
 from router.table import printable, table
+from router.version import version
 from router.ways import Ways
-
-DISTRIBUTION = "local-model-router"
 
 OK, FAILED, USAGE, NOTHING_CAN = 0, 1, 2, 3
 
@@ -77,13 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("router").debug("failed", exc_info=error)
         what = f"{type(error).__name__}: {error}"
         return _complain(f"unexpectedly failed ({what}); please report this.", FAILED)
-
-
-def version() -> str:
-    try:
-        return importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _parser() -> argparse.ArgumentParser:

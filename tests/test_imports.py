@@ -21,7 +21,9 @@ MAY_IMPORT = {
 }
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "table", "preference", "runtime", "experience", "tally", "exposition"}),
+    frozenset(
+        {"errors", "table", "preference", "runtime", "experience", "tally", "exposition", "version"}
+    ),
     frozenset({"toml_file", "explain", "log", "last_words", "keep_alive"}),
     frozenset({"option"}),
     frozenset({"model_settings"}),

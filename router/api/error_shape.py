@@ -9,15 +9,35 @@ from router.api.anthropic_error import anthropic_error
 from router.api.ollama_error import ollama_error
 from router.errors import RouterError
 
-SHAPES: Mapping[str, Callable[[RouterError], dict[str, Any]]] = {
-    "/v1/messages": anthropic_error,
-    "/api": ollama_error,
+Shape = Callable[[RouterError], dict[str, Any]]
+
+
+def openai_error(error: RouterError) -> dict[str, Any]:
+    return error.body()
+
+
+SHAPES: Mapping[str, tuple[str, Shape]] = {
+    "/v1/messages": ("AnthropicError", anthropic_error),
+    "/api": ("OllamaError", ollama_error),
 }
-"""By how a path begins; all others have OpenAI's."""
+"""By how a path begins, with their names in the API's description; all others have OpenAI's."""
+
+OPENAI: tuple[str, Shape] = ("Error", openai_error)
 
 
 def error_body(error: RouterError, path: str) -> dict[str, Any]:
-    for beginning, shape in SHAPES.items():
+    _, shape = _of(path)
+    return shape(error)
+
+
+def error_name(path: str) -> str:
+    """What the shape of the errors of a path is called."""
+    name, _ = _of(path)
+    return name
+
+
+def _of(path: str) -> tuple[str, Shape]:
+    for beginning, found in SHAPES.items():
         if path == beginning or path.startswith(f"{beginning}/"):
-            return shape(error)
-    return error.body()
+            return found
+    return OPENAI

@@ -89,7 +89,7 @@ GENERATION: Mapping[str, Json] = {
 }
 TOOL = _always(
     type={"const": "function"},
-    function=record(("name",), name=NAME, description=TEXT, parameters=OBJECT),
+    function=record(("name",), name=TEXT, description={}, parameters={}),
 )
 TOOL_CHOICE = either(
     {"enum": ["auto", "none", "required"]},
@@ -106,9 +106,7 @@ PART = either(
         image_url=_always(url={"type": "string", "pattern": "^data:"}),
     ),
 )
-CALL = _always(
-    id=TEXT, type={"const": "function"}, function=_always(name=NAME, arguments=TEXT)
-)
+CALL = _always(id=TEXT, type={"const": "function"}, function=_always(name=NAME, arguments=TEXT))
 USAGE = _always(
     prompt_tokens=whole(0),
     completion_tokens=whole(0),
@@ -132,7 +130,7 @@ REQUESTS: Mapping[str, Json] = {
         **GENERATION,
         logprobs=FLAG,
         top_logprobs=whole(0, MAX_LIKELIEST),
-        tools=array(TOOL),
+        tools=either(array(TOOL), {"type": "null"}),
         tool_choice=TOOL_CHOICE,
         parallel_tool_calls=FLAG,
         response_format=RESPONSE_FORMAT,
@@ -141,7 +139,9 @@ REQUESTS: Mapping[str, Json] = {
     "CompletionRequest": record(
         ("model", "prompt"),
         model=MODEL,
-        prompt=either(TEXT, array({"type": "integer", "minimum": 0}, low=1)),
+        prompt=either(
+            TEXT, array(TEXT, low=1, high=1), array({"type": "integer", "minimum": 0}, low=1)
+        ),
         **GENERATION,
         logprobs=whole(0, MAX_LIKELIEST),
     ),
