@@ -131,6 +131,7 @@ class Pool:
         self.numbers = itertools.count(1)
         self.tally = Tally()
         self._running: dict[str, _Running] = {}
+        self._stuck: list[Instance] = []
         self._entries: dict[str, ModelEntry] = {}
         self._tickets: dict[int, asyncio.Future[Instance]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -207,7 +208,7 @@ class Pool:
         """Wait for ticket `number` to be granted; on any other end it is withdrawn."""
         way = self.ways.way(entry)
         if entry.id not in self.scheduler.slots:
-            error = self.ways.too_big(way, self.scheduler.budget_bytes)
+            error = self.ways.too_big(way, self.scheduler.usable_bytes)
             if error is not None:
                 raise error
         needed = self.ways.needed_bytes(way)
@@ -331,7 +332,8 @@ class Pool:
     # Memory
 
     def instances(self) -> list[Instance]:
-        return [running.instance for running in self._running.values()]
+        """Those that run, and those that were stopped and still hold memory."""
+        return [*(running.instance for running in self._running.values()), *self._stuck]
 
     def measured(self, readings: Mapping[Instance, int | None]) -> None:
         """What instances really hold: corrects what is reserved for them."""
@@ -339,6 +341,17 @@ class Pool:
             if running.instance in readings:
                 running.measured_bytes = readings[running.instance]
                 self._correct(running)
+        self._stuck = [one for one in self._stuck if readings.get(one, 1)]
+        self._lose(sum(readings.get(one) or 0 for one in self._stuck))
+
+    def _lose(self, nbytes: int) -> None:
+        if nbytes == self.scheduler.lost_bytes:
+            return
+        if nbytes > self.scheduler.lost_bytes:
+            log.error(
+                "%s are held by what was stopped, and are not given out", explain.size(nbytes)
+            )
+        self._perform(self.scheduler.lost(nbytes))
 
     def _correct(self, running: _Running) -> None:
         slot, used = self.scheduler.slots.get(running.way.id), running.measured_bytes
@@ -487,6 +500,9 @@ class Pool:
             await instance.stop(grace_seconds)
         except Exception:
             log.exception("%s: could not be stopped cleanly", instance.status().model)
+        if held_bytes := instance.used_bytes():
+            self._stuck.append(instance)
+            self._lose(self.scheduler.lost_bytes + held_bytes)
 
     # The end
 

@@ -144,9 +144,15 @@ class Scheduler:
         """What the machine can give before it gets short, as last told; None if never."""
         self.evictions = 0
         """Idle ones that had to leave, so far."""
+        self.lost_bytes = 0
+        """Held by what was stopped and did not give it back."""
         self._leases: dict[int, Slot] = {}
         self._clock = clock
         self.closed = False
+
+    @property
+    def usable_bytes(self) -> int:
+        return self.budget_bytes - self.lost_bytes
 
     @property
     def reserved_bytes(self) -> int:
@@ -227,7 +233,7 @@ class Scheduler:
         if not idle:
             return None
         held = (slot for slot in self.slots.values() if slot.key not in idle | {key})
-        return self.start_again(key, self.budget_bytes - sum(slot.reserved_bytes for slot in held))
+        return self.start_again(key, self.usable_bytes - sum(slot.reserved_bytes for slot in held))
 
     def died(self, key: str, because: RouterError) -> list[Action]:
         """A ready instance ended on its own. Its leases end by themselves."""
@@ -255,7 +261,7 @@ class Scheduler:
             return []
         grown_bytes = needed_bytes - slot.reserved_bytes
         slot.reserved_bytes = needed_bytes
-        excess_bytes = min(grown_bytes, self._staying_bytes() - self.budget_bytes)
+        excess_bytes = min(grown_bytes, self._staying_bytes() - self.usable_bytes)
         return [*self._relieve(excess_bytes), *self._advance()]
 
     def machine(self, room_bytes: int, short_bytes: int) -> list[Action]:
@@ -300,6 +306,11 @@ class Scheduler:
         self.slots.pop(key, None)
         return self._advance()
 
+    def lost(self, nbytes: int) -> list[Action]:
+        """So much is held by what was stopped, as of now."""
+        self.lost_bytes = nbytes
+        return self._advance()
+
     def expire(self) -> list[Action]:
         """Reject the tickets whose deadline has passed, and end what was idle for long enough."""
         now = self._clock()
@@ -326,8 +337,8 @@ class Scheduler:
         if self.closed:
             return _shutting_down()
         slot = self.slots.get(key)
-        if slot is None and needed_bytes > self.budget_bytes:
-            return too_big(key, needed_bytes, self.budget_bytes)
+        if slot is None and needed_bytes > self.usable_bytes:
+            return too_big(key, needed_bytes, self.usable_bytes)
         must_wait = slot is None or slot.retired or slot.state is not SlotState.READY
         circuit = self.circuits.get(key)
         if must_wait and circuit is not None and circuit.open and not self._may_probe(key, circuit):
@@ -355,10 +366,10 @@ class Scheduler:
         memory_wanted = False
         for ticket in list(self.queue.values()):
             slot = self.slots.get(ticket.key)
-            if slot is None and ticket.needed_bytes > self.budget_bytes:
+            if slot is None and ticket.needed_bytes > self.usable_bytes:
                 # It has grown, or a smaller one under its name has gone, since it was admitted.
                 del self.queue[ticket.number]
-                error = too_big(ticket.key, ticket.needed_bytes, self.budget_bytes)
+                error = too_big(ticket.key, ticket.needed_bytes, self.usable_bytes)
                 actions.append(Reject(ticket.number, error))
             elif slot is None and self._pauses(ticket.key):
                 ticket.waiting = Waiting.PAUSE
@@ -427,7 +438,7 @@ class Scheduler:
     def _free_bytes(self) -> int:
         """What a new instance may take. One that has the machine to itself may always be tried,
         as far as the budget goes: waiting would not help."""
-        free_bytes = self.budget_bytes - self.reserved_bytes
+        free_bytes = self.usable_bytes - self.reserved_bytes
         if self.room_bytes is None or not self.slots:
             return free_bytes
         return min(free_bytes, self.room_bytes - self._starting_bytes())

@@ -167,7 +167,7 @@ class Embedder:
         """
         if self._text_thread is not None:
             self._text_thread.shutdown(wait=False, cancel_futures=True)
-        await self._thread.call(self._free)
+        await self._thread.run(once(self._free), in_any_case=True)
 
     # On the text thread
 

@@ -216,7 +216,7 @@ class Engine:
         """
         if self._text_thread is not None:
             self._text_thread.shutdown(wait=False, cancel_futures=True)
-        await self._thread.run(self._leave())
+        await self._thread.run(self._leave(), in_any_case=True)
 
     def _limit(self, request: GenerationRequest, prompt_tokens: int) -> int:
         """How many tokens may be generated."""

@@ -64,8 +64,9 @@ class EngineThread:
         self._inbox.put(job)
         return job.result
 
-    async def run(self, work: Work[T]) -> T:
-        """What `work` returns or raises.
+    async def run(self, work: Work[T], *, in_any_case: bool = False) -> T:
+        """What `work` returns or raises. It is closed when nobody waits for it any more, unless it
+        is to be done `in_any_case`, as soon as the thread comes back.
 
         Raises:
             EngineSilentError: a step is stuck, of this work or of another one.
@@ -79,7 +80,8 @@ class EngineThread:
                 raise stuck.result()
             return result.result()
         finally:
-            result.cancel()
+            if not in_any_case:
+                result.cancel()
             stuck.cancel()
 
     async def call(self, function: Callable[[], T]) -> T:

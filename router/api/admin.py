@@ -112,6 +112,7 @@ class Status:
                 "pid": os.getpid(),
                 "budget_bytes": scheduler.budget_bytes,
                 "reserved_bytes": scheduler.reserved_bytes,
+                "lost_bytes": scheduler.lost_bytes,
                 "instances": [_instance(status) for status in self.pool.status()],
                 "waiting": [_waiting(w) for w in self.pool.waits()],
                 "failing": [_failing(f) for f in self.pool.failing()],

@@ -399,6 +399,7 @@ ANSWERS: Mapping[str, Json] = {
         pid=whole(1),
         budget_bytes=whole(0),
         reserved_bytes=whole(0),
+        lost_bytes=whole(0),
         instances=array(record(("model", "engine", "state"), model=TEXT, engine=TEXT, state=TEXT)),
         waiting=array(record(("model",), model=TEXT)),
         failing=array(record(("model",), model=TEXT)),

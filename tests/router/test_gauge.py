@@ -9,6 +9,7 @@ import pytest
 
 from backends.base import Instance
 from backends.memory import MachineMemory
+from router.errors import ModelTooBigError
 from router.gauge import Gauge, Look
 from tests.router.entries import entry
 from tests.router.pools import Engines, pooled, stays
@@ -35,6 +36,34 @@ def test_a_loaded_model_is_measured_and_what_is_reserved_corrected(tmp_path: Pat
                 await until(lambda: pool.status()[0].reserved_bytes == 42)
             (status,) = pool.status()
             assert status.measured_bytes == 42
+
+    run(main())
+
+
+def test_what_a_stopped_one_does_not_give_back_is_not_given_out_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An engine that is stuck in the daemon keeps its memory, and may come back."""
+    engines, held = Engines(tmp_path), [7]
+
+    def looks(instances: Sequence[Instance]) -> Look:
+        return Look(PLENTY, dict.fromkeys(instances, held[0] or None))
+
+    async def main() -> None:
+        async with pooled(engines, budget_bytes=10) as pool:
+            async with pool.lease(entry("a", weights_bytes=5), stays):
+                (instance,) = pool.instances()
+            monkeypatch.setattr(type(instance), "used_bytes", lambda _: held[0])
+            pool.unload(entry("a", weights_bytes=5))
+            await until(lambda: pool.scheduler.lost_bytes == 7 and not pool.status())
+            with pytest.raises(ModelTooBigError):
+                await pool.load(entry("b", weights_bytes=5))
+            async with Gauge(pool, looks).running():
+                held[0] = 0
+                await until(lambda: pool.scheduler.lost_bytes == 0)
+            await pool.load(entry("b", weights_bytes=5))
+            assert pool.scheduler.reserved_bytes == 5
+        assert "are held by what was stopped" in caplog.text
 
     run(main())
 

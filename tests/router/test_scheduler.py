@@ -597,7 +597,7 @@ class RandomLife(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case Start(key):
-                    assert self.scheduler.reserved_bytes <= self.scheduler.budget_bytes
+                    assert self.scheduler.reserved_bytes <= self.scheduler.usable_bytes
                     assert key not in self.starting | self.running | self.stopping
                     self.starting.add(key)
                 case Stop(key):
@@ -717,6 +717,10 @@ class RandomLife(RuleBasedStateMachine):
         self.most_bytes = max(budget, self.scheduler.reserved_bytes)
         self.scheduler.budget_bytes = budget
         self.perform(self.scheduler.revise("a", size))
+
+    @rule(nbytes=st.integers(0, 10))
+    def lose_and_find(self, nbytes: int) -> None:
+        self.perform(self.scheduler.lost(nbytes))
 
     @rule(seconds=st.floats(0.1, 15))
     def wait(self, seconds: float) -> None:

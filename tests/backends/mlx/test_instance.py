@@ -172,10 +172,12 @@ def test_a_thread_that_is_stuck_fails_its_requests_and_says_what_to_do(variant: 
         with pytest.raises(EngineSilentError):
             await stuck
         await instance.stop(0)
+        assert instance.used_bytes()
         with pytest.raises(EngineSilentError):
             await instance.ensure_ready()
         held.set()
         backend.thread.submit(once(lambda: None)).result(5)
+        assert instance.used_bytes() is None
         await instance.ensure_ready()
         assert instance.status().state is InstanceState.READY
         await instance.stop(0)
