@@ -10,6 +10,7 @@ EngineError                     what an engine, or the lack of one, did to a req
 ├── EngineBusyError             it is stopping or draining; asking again helps
 ├── EngineProtocolError         its answer is not what the interface promises
 └── BadRequestError             the request itself cannot be served; `param` names the field
+    └── TooLongError            … because the model's context is too small for it
 """
 
 from __future__ import annotations
@@ -86,3 +87,19 @@ class BadRequestError(EngineError):
     def __init__(self, message: str, *, param: str | None = None, engine: str = "") -> None:
         super().__init__(message, engine=engine)
         self.param = param
+
+
+class TooLongError(BadRequestError):
+    """The code is OpenAI's: by it, clients know that they have to shorten the conversation. Those
+    of Anthropic know it by "prompt is too long"."""
+
+    code = "context_length_exceeded"
+
+    @classmethod
+    def prompt(cls, tokens: int, model: str, context_length: int, *, param: str) -> TooLongError:
+        """`tokens` leave no room for an answer."""
+        return cls(
+            f"The prompt is too long: it has {tokens} tokens, and {model} takes {context_length} "
+            "with the answer. Shorten it, or raise --context-length where the model allows more.",
+            param=param,
+        )

@@ -1,6 +1,7 @@
 """
 RouterError                     has a status, a type and a code in OpenAI's terms
 ├── InvalidRequestError    400  the body is not what the endpoint takes; `param` names the field
+│   └── TooLongError       400  … because the model's context is too small for it
 ├── UnauthorizedError      401  no key, or a wrong one
 ├── ForbiddenError         403  a Host or Origin that may not use this daemon
 ├── UnknownModelError      404  no such model; near matches are listed
@@ -42,6 +43,7 @@ from backends.errors import (
     EngineMissingError,
 )
 from backends.errors import EngineSilentError as BackendSilentError
+from backends.errors import TooLongError as BackendTooLongError
 
 
 class RouterError(Exception):
@@ -70,6 +72,10 @@ class RouterError(Exception):
 
 class InvalidRequestError(RouterError):
     status, type, code = 400, "invalid_request_error", "invalid_request"
+
+
+class TooLongError(InvalidRequestError):
+    code = BackendTooLongError.code
 
 
 class UnauthorizedError(RouterError):
@@ -213,6 +219,8 @@ def as_router_error(error: BaseException) -> RouterError:
     match error:
         case RouterError():
             return error
+        case BackendTooLongError():
+            return TooLongError(error.message, param=error.param)
         case BadRequestError():
             return InvalidRequestError(error.message, param=error.param)
         case EngineBusyError():

@@ -24,7 +24,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from backends.errors import BadRequestError, EngineDiedError, EngineError, EngineProtocolError
+from backends.errors import (
+    BadRequestError,
+    EngineDiedError,
+    EngineError,
+    EngineProtocolError,
+    TooLongError,
+)
 from backends.mistral_rs.answer import Answer
 from backends.mistral_rs.grammar import Grammars, reason
 from backends.wire.constraint import Constraint
@@ -201,12 +207,7 @@ class Engine:
 
     def _check_length(self, prompt: _Prompt, param: str) -> None:
         if prompt.tokens >= self._context_length:
-            raise BadRequestError(
-                f"The prompt has {prompt.tokens} tokens and {self._model} takes "
-                f"{self._context_length} with the answer: shorten it, or raise --context-length "
-                "where the model allows more.",
-                param=param,
-            )
+            raise TooLongError.prompt(prompt.tokens, self._model, self._context_length, param=param)
 
     def _question(self, request: GenerationRequest, prompt: _Prompt, *, parses_calls: bool) -> Any:
         """`parses_calls` has the engine read the calls of tools; else it leaves them as text."""

@@ -14,7 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backends.errors import BadRequestError, EngineDiedError, EngineError, EngineSilentError
+from backends.errors import (
+    BadRequestError,
+    EngineDiedError,
+    EngineError,
+    EngineSilentError,
+    TooLongError,
+)
 from backends.mlx import library
 from backends.mlx.model import Text, Weights, give_back_memory, load_weights
 from backends.mlx.options import EngineOptions
@@ -219,7 +225,7 @@ class Embedder:
         if not ids:
             raise _wrong(name, "is empty: there is nothing to make a vector of")
         if limit is not None and len(ids) > limit:
-            raise BadRequestError(
+            raise TooLongError(
                 f"`{name}` has {len(ids)} tokens and {self.model} takes {limit}: split it, or "
                 "raise --context-length where the model allows more.",
                 param=name,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from backends.base import PrefixCacheStatus
 from backends.errors import (
-    BadRequestError,
     EngineDiedError,
     EngineError,
     EngineProtocolError,
     EngineSilentError,
+    TooLongError,
 )
 from backends.mlx import kv_state, library
 from backends.mlx.answer import Answer
@@ -225,12 +225,8 @@ class Engine:
             return request.max_tokens or 2**31
         left = context_length - prompt_tokens
         if left < 1:
-            raise BadRequestError(
-                f"The prompt has {prompt_tokens} tokens and {self.model} takes "
-                f"{context_length} with the answer: shorten it, or raise --context-length "
-                "where the model allows more.",
-                param="messages" if request.chat else "prompt",
-            )
+            param = "messages" if request.chat else "prompt"
+            raise TooLongError.prompt(prompt_tokens, self.model, context_length, param=param)
         return min(request.max_tokens or left, left)
 
     # On the engine thread

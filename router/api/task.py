@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from backends.wire import embeddings
 from detect.types import ModelInfo, Role, WeightFormat
 from router.api import rerank
-from router.api.mending import Mending, told_as_ours, unchanged
+from router.api.mending import Mending, blamed_on, unchanged
 from router.entry import ModelEntry
 from router.errors import InvalidRequestError, UnsupportedError
 from router.registry import Registry
@@ -124,15 +124,20 @@ def _checked(check: Callable[[bytes], object]) -> Asks:
     return asks
 
 
-CHAT = Task(path="/v1/chat/completions", required="messages", writes=True)
-TEXT = Task(path="/v1/completions", required="prompt", writes=True)
+CHAT = Task(
+    path="/v1/chat/completions",
+    required="messages",
+    mending=blamed_on("messages"),
+    writes=True,
+)
+TEXT = Task(path="/v1/completions", required="prompt", mending=blamed_on("prompt"), writes=True)
 EMBEDDINGS = Task(
     path="/v1/embeddings",
     required="input",
     verb="make vectors of texts",
     roles=frozenset({Role.EMBEDDING}),
     asks=_asks_of_embeddings,
-    mending=lambda body: Mending(body=body, mend=told_as_ours("input")),
+    mending=blamed_on("input"),
 )
 RERANKING = tuple(
     Task(

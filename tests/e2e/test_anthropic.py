@@ -245,7 +245,7 @@ def test_errors_are_those_of_the_client(api: anthropic.Anthropic, model: str) ->
 def test_a_prompt_that_is_too_long_is_the_clients_mistake(
     api: anthropic.Anthropic, model: str, stream: bool
 ) -> None:
-    with pytest.raises(anthropic.BadRequestError, match="tokens") as caught:
+    with pytest.raises(anthropic.BadRequestError, match="prompt is too long") as caught:
         api.messages.create(
             model=model, max_tokens=5, messages=[user("word " * 40_000)], stream=stream
         )

@@ -254,6 +254,18 @@ def test_the_openai_client_raises_its_own_errors(daemon: Daemon) -> None:
             api.chat.completions.create(model="parrot-gguf", messages=[])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_too_long_has_openais_code(
+    daemon: Daemon, model: str, stream: bool
+) -> None:
+    """By which clients shorten the conversation."""
+    answer = daemon.chat(model, "la " * 3000, stream=stream)
+    assert answer.status_code == 400
+    told = answer.json()["error"]
+    assert (told["code"], told["param"]) == ("context_length_exceeded", "messages")
+    assert all(size in told["message"] for size in ("3018", "2048"))
+
+
 def test_ps_shows_what_is_loaded(daemon: Daemon, model: str) -> None:
     assert daemon.chat(model, d.QUESTION).status_code == 200
     port = daemon.url.rpartition(":")[2]

@@ -14,6 +14,7 @@ from backends.errors import (
     EngineMissingError,
     EngineProtocolError,
     EngineStartError,
+    TooLongError,
 )
 from router import errors
 from router.errors import RouterError, as_router_error
@@ -81,6 +82,7 @@ def test_an_error_is_rendered_in_openais_shape() -> None:
     ("raised", "kind", "code"),
     [
         (BadRequestError("no", param="messages[0]"), errors.InvalidRequestError, None),
+        (TooLongError("no", param="prompt"), errors.TooLongError, "context_length_exceeded"),
         (EngineBusyError("no"), errors.ShuttingDownError, "engine_busy"),
         (EngineMissingError("no"), errors.EngineUnavailableError, None),
         (EngineStartError("no"), errors.EngineFailedError, None),

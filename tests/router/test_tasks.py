@@ -14,6 +14,7 @@ from backends.errors import BadRequestError
 from detect.types import Role, WeightFormat
 from router.api import rerank
 from router.api.mending import Mending, told_as_ours
+from router.api.task import CHAT
 from tests.router.entries import entry
 from tests.router.pools import Engines
 from tests.router.sites import serving
@@ -194,6 +195,40 @@ def test_a_text_that_is_too_long_is_the_requests_fault(
         assert json.loads(whole["body"])["error"]["param"] == "input"
     else:
         assert whole["body"] == body
+
+
+TOO_LONG = {
+    "code": 400, "type": "exceed_context_size_error", "n_prompt_tokens": 3018, "n_ctx": 2048,
+    "message": "request (3018 tokens) exceeds the available context size (2048 tokens)",
+}  # fmt: skip
+INVALID = {"code": 400, "type": "invalid_request_error", "message": "Field 'seed': no number"}
+MISREAD = {"code": 500, "type": "server_error", "message": "Failed to parse tools: none"}
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "code", "param"),
+    [
+        (TOO_LONG, 400, "context_length_exceeded", "messages"),
+        (INVALID, 400, "invalid_request", "seed"),
+        ({**INVALID, "message": "It is wrong."}, 400, "invalid_request", None),
+        (MISREAD, 400, "invalid_request", "tools"),
+        ({**MISREAD, "message": "It broke."}, 500, "engine_refused", None),
+    ],
+)
+def test_errors_of_llama_cpp_are_told_as_those_of_the_other_engines(
+    said: dict[str, Any], status: int, code: str, param: str | None
+) -> None:
+    mending = CHAT.mending(b"{}")
+    start, whole = run(through(mending, said["code"], json.dumps({"error": said}).encode()))
+    told = json.loads(whole["body"])["error"]
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    assert (start["status"], told["code"], told["param"]) == (status, code, param)
+    assert told["type"] == kind
+    if said is TOO_LONG:
+        assert "prompt is too long" in told["message"]
+        assert all(size in told["message"] for size in ("3018", "2048"))
+    else:
+        assert told["message"] == said["message"]
 
 
 def test_a_mended_answer_is_whole() -> None:
