@@ -210,7 +210,7 @@ def _answers(operation: Operation) -> Iterator[tuple[str, Json]]:
     schema = schemas.a(operation.answer) if operation.answer else {}
     content: Json = {operation.media: {"schema": schema}}
     if operation.stream:
-        content[operation.stream] = {"schema": schemas.TEXT}
+        content[operation.stream] = {"schema": {}}
     yield "200", {"description": operation.summary, "content": content}
     error = {"schema": schemas.a(error_name(operation.path))}
     for status in sorted({*GATED, *operation.errors}):

@@ -25,13 +25,14 @@ from tests.tiny.variants import build
 from tests.truth import ggufs
 from tests.truth.embedders import embedder
 
+SECONDS = 100.0
 EXAMPLES = int(os.environ.get("EXAMPLES", "8"))
 """For each endpoint. `make test-openapi` asks for more."""
 
 SYSTEMATIC = "EXAMPLES" in os.environ
 """Whether every field is tried at and beyond its limits, beside what is made up at random."""
 
-MODELS = ("parrot-mlx", "vectors-mlx")
+MODELS = ("parrot-mlx", "parrot-gguf", "vectors-mlx", "ranker-gguf")
 
 API = schemathesis.openapi.from_dict(document())
 API.config.phases.coverage.enabled = SYSTEMATIC
@@ -45,7 +46,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     ggufs.parrot(folder / "parrot-gguf.gguf")
     ggufs.network(folder / "ranker-gguf.gguf", changes=ggufs.ranks)
     # An answer without a limit ends with the context.
-    with serving(folder, flags=("--context-length", "96")) as running:
+    with serving(folder, flags=("--context-length", "64")) as running:
         yield running
 
 
@@ -64,7 +65,7 @@ def test_the_daemon_answers_as_it_says(daemon: Daemon, case: Case[Any]) -> None:
     unchecked = [not_a_server_error, positive_data_acceptance, unsupported_method]
     if _aim(case) or case.operation.tags != ["OpenAI"]:
         unchecked.append(negative_data_rejection)
-    answer = case.call_and_validate(base_url=daemon.url, excluded_checks=unchecked)
+    answer = case.call_and_validate(base_url=daemon.url, excluded_checks=unchecked, timeout=SECONDS)
     assert answer.status_code != 500
 
 
