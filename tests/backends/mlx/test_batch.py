@@ -43,7 +43,7 @@ class Loaded:
 
 @pytest.fixture(scope="module")
 def loaded(variant: Variant) -> Loaded:
-    return Loaded(variant("mlx-4bit"))
+    return Loaded(variant("mlx-bf16"))
 
 
 Make = Callable[[Loaded], Decoder]

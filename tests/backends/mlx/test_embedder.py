@@ -276,7 +276,7 @@ def test_a_chat_goes_on_while_a_hundred_texts_are_embedded(folder: Path, variant
     async def main() -> None:
         thread = EngineThread()
         embedding = Embedder("m", folder, OPTIONS, thread=thread)
-        chat = Engine("tiny", variant("mlx-4bit"), EngineOptions(), thread=thread)
+        chat = Engine("tiny", variant("mlx-bf16"), EngineOptions(), thread=thread)
         await embedding.load()
         await chat.load()
         texts = [f"{n} {d.SENTENCE * 2}" for n in range(100)]

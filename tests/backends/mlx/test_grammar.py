@@ -93,7 +93,7 @@ def folder(request: pytest.FixtureRequest, variant: Variant, random_weights: Pat
 
 @pytest.fixture(scope="module")
 def words(variant: Variant) -> Text:
-    return Text(variant("mlx-4bit"))
+    return Text(variant("mlx-bf16"))
 
 
 def written_by_chance(words: Text, seed: int, *, spare: int = 7, **body: Any) -> str:
@@ -161,7 +161,7 @@ def test_a_text_request_has_a_form_as_well(variant: Variant) -> None:
         request = parse(raw, chat=False, engine="mlx", supported=SUPPORTED)
         assert json.loads(text(await answer(engine, request))) in ("Polly", "wants")
 
-    with_engine(variant("mlx-4bit"), scenario)
+    with_engine(variant("mlx-bf16"), scenario)
 
 
 # Grammars
@@ -217,7 +217,7 @@ def test_an_answer_that_has_its_form_ends(variant: Variant) -> None:
         assert text(events) == "parrot"
         assert end(events).reason == "stop"
 
-    with_engine(variant("mlx-4bit"), scenario)
+    with_engine(variant("mlx-bf16"), scenario)
 
 
 def test_a_bias_and_penalties_cannot_lift_the_form(variant: Variant) -> None:
@@ -228,7 +228,7 @@ def test_a_bias_and_penalties_cannot_lift_the_form(variant: Variant) -> None:
         )
         assert text(await answer(engine, request)) == "no"
 
-    with_engine(variant("mlx-4bit"), scenario)
+    with_engine(variant("mlx-bf16"), scenario)
 
 
 def test_a_grammar_that_becomes_too_large_fails_its_own_answer_only(variant: Variant) -> None:
@@ -245,7 +245,7 @@ def test_a_grammar_that_becomes_too_large_fails_its_own_answer_only(variant: Var
         assert not isinstance(neighbour, BaseException)
         assert text(neighbour) == d.SENTENCE
 
-    with_engine(variant("mlx-4bit"), scenario)
+    with_engine(variant("mlx-bf16"), scenario)
 
 
 # Bad grammars
@@ -284,7 +284,7 @@ def test_a_grammar_that_becomes_too_large_fails_its_own_answer_only(variant: Var
 def test_what_cannot_be_enforced_is_named_with_the_reason(
     variant: Variant, body: dict[str, Any], param: str, words: str
 ) -> None:
-    error = refused(variant("mlx-4bit"), **body)
+    error = refused(variant("mlx-bf16"), **body)
     assert error.param == param
     assert words in error.message
     assert "\n" not in error.message
@@ -296,7 +296,7 @@ def test_a_request_that_is_not_strict_gets_what_can_be_enforced(variant: Variant
         request = asking(response_format=schema_format({**schema, "maxItems": 2}, strict=False))
         assert json.loads(text(await answer(engine, request))) == [1, 1]
 
-    with_engine(variant("mlx-4bit"), scenario)
+    with_engine(variant("mlx-bf16"), scenario)
 
 
 # Calls
@@ -343,7 +343,7 @@ def test_the_named_one_of_several_tools_is_called(variant: Variant) -> None:
         assert name == "sing"
         jsonschema.validate(arguments, SING_TOOL["function"]["parameters"])
 
-    with_engine(variant("mlx-4bit"), scenario)
+    with_engine(variant("mlx-bf16"), scenario)
 
 
 def test_a_model_that_may_call_decides_itself(variant: Variant) -> None:
@@ -353,7 +353,7 @@ def test_a_model_that_may_call_decides_itself(variant: Variant) -> None:
         assert calls_in(called) == [("get_weather", {"city": "Paris"})]
         assert text(await answer(engine, asking(**tools))) == d.SENTENCE
 
-    with_engine(variant("mlx-4bit"), scenario)
+    with_engine(variant("mlx-bf16"), scenario)
 
 
 def test_a_call_is_exempt_from_the_form_of_the_answer(variant: Variant) -> None:
@@ -363,7 +363,7 @@ def test_a_call_is_exempt_from_the_form_of_the_answer(variant: Variant) -> None:
         )
         assert calls_in(await answer(engine, request)) == [("get_weather", {"city": "Paris"})]
 
-    with_engine(variant("mlx-4bit"), scenario)
+    with_engine(variant("mlx-bf16"), scenario)
 
 
 # Each notation of calls
@@ -703,7 +703,7 @@ def test_a_draft_guesses_within_the_form(variant: Variant, random_weights: Path)
 
     alone = with_engine(variant("safetensors"), ask)
     jsonschema.validate(json.loads(alone), schema)
-    assert asyncio.run(drafted(variant("mlx-4bit"))) == alone
+    assert asyncio.run(drafted(variant("mlx-bf16"))) == alone
     assert asyncio.run(drafted(random_weights)) == alone
 
 

@@ -65,7 +65,7 @@ def test_one_load_serves_all_who_wait_for_it(variant: Variant, isolation: Isolat
         assert status.load_seconds
         assert instance.used_bytes()
 
-    with_instance(variant("mlx-4bit"), scenario, isolation=isolation)
+    with_instance(variant("mlx-bf16"), scenario, isolation=isolation)
 
 
 @both
@@ -80,7 +80,7 @@ def test_one_who_gives_up_does_not_end_the_load_for_the_others(
         await staying
         assert instance.status().state is InstanceState.READY
 
-    with_instance(variant("mlx-4bit"), scenario, isolation=isolation)
+    with_instance(variant("mlx-bf16"), scenario, isolation=isolation)
 
 
 @both
@@ -94,7 +94,7 @@ def test_a_stopped_one_holds_nothing_and_can_be_started_again(
             assert instance.status().state is InstanceState.STOPPED
             assert not instance.used_bytes()
 
-    with_instance(variant("mlx-4bit"), scenario, isolation=isolation)
+    with_instance(variant("mlx-bf16"), scenario, isolation=isolation)
 
 
 def test_a_stop_ends_a_load_under_way(variant: Variant) -> None:
@@ -106,7 +106,7 @@ def test_a_stop_ends_a_load_under_way(variant: Variant) -> None:
             await loading
         assert instance.status().state is InstanceState.STOPPED
 
-    with_instance(variant("mlx-4bit"), scenario)
+    with_instance(variant("mlx-bf16"), scenario)
 
 
 def test_who_asks_one_that_is_not_ready_is_told_to_ask_again(variant: Variant) -> None:
@@ -114,7 +114,7 @@ def test_who_asks_one_that_is_not_ready_is_told_to_ask_again(variant: Variant) -
         with pytest.raises(EngineBusyError, match="ask again"):
             await instance({"path": "/v1/completions"}, None, None)  # type: ignore[arg-type]
 
-    with_instance(variant("mlx-4bit"), scenario)
+    with_instance(variant("mlx-bf16"), scenario)
 
 
 def test_a_model_that_cannot_be_loaded_fails_in_our_words(variant: Variant, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_load_that_takes_too_long_is_given_up(variant: Variant, isolation: Iso
         with pytest.raises(EngineStartError, match="not ready after"):
             await instance.ensure_ready()
 
-    with_instance(variant("mlx-4bit"), scenario, isolation=isolation, start_timeout_seconds=0.0)
+    with_instance(variant("mlx-bf16"), scenario, isolation=isolation, start_timeout_seconds=0.0)
 
 
 async def ask(instance: Instance) -> None:
@@ -156,7 +156,7 @@ async def ask(instance: Instance) -> None:
 
 def test_a_thread_that_is_stuck_fails_its_requests_and_says_what_to_do(variant: Variant) -> None:
     """Nothing can end it within the daemon; when it comes back by itself, all works again."""
-    folder, held = variant("mlx-4bit"), threading.Event()
+    folder, held = variant("mlx-bf16"), threading.Event()
     options = InstanceOptions(patience=Patience(stall_seconds=1.0))
 
     async def main() -> None:
@@ -204,7 +204,7 @@ def test_what_is_set_for_a_model_reaches_its_engine(
         await until(lambda: list(tmp_path.glob("prompts/*/*.tokens")))
 
     with_instance(
-        variant("mlx-4bit"),
+        variant("mlx-bf16"),
         scenario,
         isolation=isolation,
         prefix_disk_bytes=2**30,
@@ -225,4 +225,4 @@ def test_it_tells_how_long_a_prompt_is_and_generates_nothing(
         assert exchange.status == 200
         assert json.loads(exchange.body)["input_tokens"] == 21
 
-    with_instance(variant("mlx-4bit"), scenario, isolation=isolation)
+    with_instance(variant("mlx-bf16"), scenario, isolation=isolation)

@@ -87,7 +87,7 @@ def test_an_adapter_of_another_shape_is_refused(variant: Variant, tmp_path: Path
 
 
 def test_a_draft_says_the_same(variant: Variant) -> None:
-    options = EngineOptions(draft=variant("mlx-4bit"))
+    options = EngineOptions(draft=variant("mlx-bf16"))
     said = ask(variant("mlx-bf16"), options, d.QUESTION, d.FOOD_QUESTION, d.QUESTION)
     assert [one for one, _ in said] == [d.SENTENCE, d.FOOD, d.SENTENCE]
     assert said[2][1] > 0
@@ -111,15 +111,15 @@ def test_fewer_bits_for_keys_and_values_say_the_same(variant: Variant, bits: int
 
 def test_a_prompt_is_known_after_a_restart(variant: Variant, tmp_path: Path) -> None:
     options = EngineOptions(disk_folder=tmp_path / "prompts", disk_bytes=2**30)
-    first = ask(variant("mlx-4bit"), options, d.QUESTION)
-    again = ask(variant("mlx-4bit"), options, d.QUESTION)
+    first = ask(variant("mlx-bf16"), options, d.QUESTION)
+    again = ask(variant("mlx-bf16"), options, d.QUESTION)
     assert first == [(d.SENTENCE, 0)]
     assert again == [(d.SENTENCE, 20)]
     assert (tmp_path / "prompts").stat().st_mode & 0o777 == 0o700
 
 
 def test_without_room_nothing_is_kept(variant: Variant) -> None:
-    said = ask(variant("mlx-4bit"), EngineOptions(prefix_bytes=0), d.QUESTION, d.QUESTION)
+    said = ask(variant("mlx-bf16"), EngineOptions(prefix_bytes=0), d.QUESTION, d.QUESTION)
     assert said == [(d.SENTENCE, 0)] * 2
 
 
@@ -136,5 +136,5 @@ def test_a_disk_that_cannot_be_used_costs_the_restart_only(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     options = EngineOptions(disk_folder=tmp_path / "file" / "prompts", disk_bytes=2**30)
-    said = ask(variant("mlx-4bit"), options, d.QUESTION, d.QUESTION)
+    said = ask(variant("mlx-bf16"), options, d.QUESTION, d.QUESTION)
     assert said == [(d.SENTENCE, 0), (d.SENTENCE, 20)]
