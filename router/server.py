@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -111,6 +112,17 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return uvloop.Loop
 
 
+def tell_unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What went wrong where nobody waits for it, to the log.
+
+    anyio (4.16) waits for a Unix socket by a future that the loop is to resolve, and lets go of the
+    socket a moment after that future was cancelled: what arrives in between is too late, and means
+    nothing.
+    """
+    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+        loop.default_exception_handler(context)
+
+
 async def _serve(
     settings: Settings,
     registry: Registry,
@@ -119,6 +131,7 @@ async def _serve(
     folder: Path,
     sources: Sources,
 ) -> None:
+    asyncio.get_running_loop().set_exception_handler(tell_unforeseen)
     configuration, catalog = Configuration(settings), Catalog(registry)
     scheduler = Scheduler(
         budget_bytes(settings),

@@ -86,6 +86,7 @@ class Engine:
         self._text: Text | None = None
         self._weights: Weights | None = None
         self._weights_bytes: int | None = None
+        self._rows_bytes = 0
         self._prefixes = Prefixes(options.prefix_bytes)
         self._forgetful = False
         self._decoder: Decoder | None = None
@@ -94,11 +95,11 @@ class Engine:
 
     @property
     def used_bytes(self) -> int | None:
-        """Weights, the states of running rows, and those that are kept; None when not loaded."""
-        decoder = self._decoder
-        if self._weights_bytes is None or decoder is None:
-            return self._weights_bytes
-        return self._weights_bytes + decoder.nbytes + self._prefixes.nbytes
+        """Weights, the states of running rows, and those that are kept; None when not loaded. From
+        any thread."""
+        if self._weights_bytes is None:
+            return None
+        return self._weights_bytes + self._rows_bytes + self._prefixes.nbytes
 
     @property
     def prefix_cache(self) -> PrefixCacheStatus | None:
@@ -309,13 +310,15 @@ class Engine:
             except Exception:
                 self._restart()
                 break
+            # Others look at it, and the decoder changes while it is looked at.
+            self._rows_bytes = self._decoder.nbytes
             for token in tokens:
                 feed = self._feeds.pop(token.row) if token.last else self._feeds[token.row]
                 feed.put(token)
                 if token.last:
                     feed.put(None)
             yield
-        self._decoding = False
+        self._decoding, self._rows_bytes = False, 0
         self._thread.submit(self._save())
 
     def _save(self) -> Work[None]:

@@ -190,7 +190,7 @@ def show(what: str, timing: Timing, target: str = "") -> None:
 
 
 def one_model(path: Path, runs: int, target: str, peer: Callable[[], object], name: str) -> None:
-    """By itself, and then in turns with a peer, after whose work the processor's caches are cold."""
+    """By itself, and then in turns with a peer, after which the caches are cold."""
     inspect_path(path)
     (alone,) = interleaved(runs, lambda: inspect_path(path))
     ours, theirs = interleaved(runs, lambda: inspect_path(path), peer)

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,31 @@ def test_many_requests_share_the_batch_and_each_gets_its_own_answer(variant: Var
         questions = [d.QUESTION, d.FOOD_QUESTION] * 10
         answers = await asyncio.gather(*(answer(engine, asking(q)) for q in questions))
         assert [text(events) for events in answers] == [d.SENTENCE, d.FOOD] * 10
+
+    with_engine(variant("mlx-bf16"), scenario)
+
+
+def test_its_memory_may_be_looked_at_by_others_while_it_computes(variant: Variant) -> None:
+    """As the gauge of the daemon does, in a thread of its own."""
+
+    async def scenario(engine: Engine) -> None:
+        idle, asking_on = engine.used_bytes, True
+
+        def look() -> int:
+            most = 0
+            while asking_on:
+                most = max(most, engine.used_bytes or 0)
+            return most
+
+        with ThreadPoolExecutor(1) as others:
+            looking = others.submit(look)
+            try:
+                requests = [asking(d.QUESTION, max_tokens=n) for n in range(1, 17)]
+                await asyncio.gather(*(answer(engine, request) for request in requests))
+            finally:
+                asking_on = False
+            assert idle is not None
+            assert looking.result() > idle
 
     with_engine(variant("mlx-bf16"), scenario)
 
