@@ -232,6 +232,9 @@ class Backend(Protocol):
 
     def installation(self) -> Installation: ...
 
+    def honoured(self) -> frozenset[str] | None:
+        """What its instances have of `backends.wire.features`; None: they say so themselves."""
+
     def prepare(self, infos: Sequence[ModelInfo]) -> None:
         """Verdicts on all of these are wanted next: find out at once what they take."""
 

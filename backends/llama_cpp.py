@@ -23,6 +23,7 @@ from backends.served import ServedByChild, Service
 from backends.shared_rules import ADAPTER, NO_GGUF_TOKENIZER, OLLAMAS_LAYOUT
 from backends.stub import PRE_TOKENIZER, gguf_question, said_of
 from backends.verdicts import Reason, Rule, if_installed, judge
+from backends.wire.features import honoured
 from detect.types import ModelInfo, Role, WeightFormat
 
 ENGINE = "llama.cpp"
@@ -80,6 +81,9 @@ class LlamaCppBackend:
 
     def installation(self) -> Installation:
         return self._installation
+
+    def honoured(self) -> frozenset[str]:
+        return honoured(ENGINE)
 
     def prepare(self, infos: Sequence[ModelInfo]) -> None:
         """The rules themselves ask, and one process answers for all of them."""
@@ -245,6 +249,7 @@ class LlamaCppBackend:
             *self._listed("--cache-ram", str(PROMPT_CACHE_MIB)),
             *self._listed("--kv-unified"),
             *self._listed("--jinja"),
+            *self._listed("--no-prefill-assistant"),
             *self._listed("--offline"),
             *(self._listed("--no-ui") or self._listed("--no-webui")),
             *ROLE_FLAGS.get(info.role, ()),

@@ -23,6 +23,7 @@ from backends.probe import ArchitectureProbe, ask_worker, build_of, run
 from backends.proxy import Endpoint, TcpEndpoint, UnixEndpoint
 from backends.served import ServedByChild, Service
 from backends.verdicts import Rule, if_installed, judge
+from backends.wire.features import honoured
 from detect.types import ModelInfo, SafetensorsDetails, WeightFormat
 
 ENGINE = "mistral.rs"
@@ -58,6 +59,10 @@ class MistralRsBackend:
 
     def installation(self) -> Installation:
         return self._installation
+
+    def honoured(self) -> frozenset[str] | None:
+        """Of the wheel: a binary has a server of its own."""
+        return honoured(ENGINE) if self._binary is None else None
 
     def prepare(self, infos: Sequence[ModelInfo]) -> None:
         """The rules themselves ask, and one process answers for all of them."""

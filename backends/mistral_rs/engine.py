@@ -37,6 +37,7 @@ from backends.wire.constraint import Constraint
 from backends.wire.defaults import SamplingDefaults
 from backends.wire.dialect import dialect_of
 from backends.wire.events import Event
+from backends.wire.features import honoured
 from backends.wire.feed import Feed
 from backends.wire.form import first_line, param_of, refused
 from backends.wire.request import GenerationRequest, Sampling
@@ -46,8 +47,7 @@ log = logging.getLogger("router.engine")
 
 ENGINE = "mistral.rs"
 
-SUPPORTED = frozenset({"logit_bias", "response_format", "json_schema", "grammar", "tool_choice"})
-"""Of `backends.wire.request.FEATURES`. A seed is the engine's, not a request's."""
+SUPPORTED = honoured(ENGINE)
 
 PASSTHROUGH = "{{ messages[0]['content'] }}"
 """The engine's template: the prompt as it comes."""
@@ -111,8 +111,9 @@ class Engine:
         """Events of one answer. Closing it gives up the request.
 
         Raises:
-            BadRequestError: the prompt cannot be rendered, is longer than the context, or the form
-                that is demanded cannot be enforced.
+            BadRequestError: the prompt cannot be rendered, or the form that is demanded cannot be
+                enforced.
+            TooLongError: the prompt leaves no room in the context.
             EngineProtocolError: that form could not be kept to the end.
             EngineDiedError: the engine failed.
         """

@@ -32,6 +32,7 @@ from backends.proxy import Endpoint, UnixEndpoint
 from backends.served import ServedByChild, Service
 from backends.verdicts import Rule, if_installed, judge
 from backends.wire.embeddings import EMBEDDINGS_PATH
+from backends.wire.features import MLX, honoured
 from backends.wire.request import TEXT_PATH
 from detect.fingerprint import fingerprint
 from detect.types import ModelInfo, Role
@@ -89,6 +90,9 @@ class MLXBackend:
     def _capabilities(self) -> tuple[str, ...]:
         count = len(self._supported.modules)
         return ("MLX and safetensors models", f"{count} architectures", f"on {self._device}")
+
+    def honoured(self) -> frozenset[str]:
+        return honoured(MLX)
 
     def prepare(self, infos: Sequence[ModelInfo]) -> None:
         """Its files are read once, whatever is asked."""

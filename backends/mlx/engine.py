@@ -32,25 +32,13 @@ from backends.mlx.sampling import make_processors, make_sampler
 from backends.mlx.thread import EngineThread, Work, once
 from backends.wire.app import Handlers, completion_handlers
 from backends.wire.events import Choice, Event
+from backends.wire.features import MLX, honoured
 from backends.wire.feed import Feed, side_by_side
 from backends.wire.request import GenerationRequest, Sampling
 
 log = logging.getLogger("router.engine")
 
-SUPPORTED = frozenset(
-    {
-        "n",
-        "logprobs",
-        "top_logprobs",
-        "seed",
-        "logit_bias",
-        "response_format",
-        "tool_choice",
-        "grammar",
-        "json_schema",
-    }
-)
-"""Of `backends.wire.request.FEATURES`: what this engine honours."""
+SUPPORTED = honoured(MLX)
 
 CANARY = GenerationRequest(prompt="a", max_tokens=1, sampling=Sampling(temperature=0.0))
 
@@ -145,7 +133,8 @@ class Engine:
         step.
 
         Raises:
-            BadRequestError: the prompt cannot be rendered, or is longer than the context.
+            BadRequestError: the prompt cannot be rendered.
+            TooLongError: it leaves no room in the context.
             EngineDiedError: a step failed, or the model was unloaded meanwhile.
             EngineProtocolError: the form that the request demands could not be kept to the end.
         """

@@ -58,6 +58,14 @@ NOTES = frozenset(
 """Keywords that demand nothing by themselves."""
 
 
+UNENFORCED = frozenset(
+    ("contains", "dependentRequired", "dependentSchemas", "else", "if", "maxContains",
+     "minContains", "not", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
+     "uniqueItems")
+)  # fmt: skip
+"""Known keywords that no engine keeps: llguidance refuses them, and llama.cpp leaves them out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grammar:
     """`source` is a schema or a text, by `kind`; `param` is where in the request it stands.
@@ -196,8 +204,8 @@ def _schema(value: Any, param: str, *, strict: bool | None = None) -> Grammar:
     _check_bounds(value, param)
     # Options of the grammar's compiler are ours to set.
     schema = {key: part for key, part in value.items() if key != "x-guidance"}
-    if strict:
-        _check_keywords(schema, param)
+    if strict is not False:
+        _check_keywords(schema, param, known_only=strict is None)
     return Grammar(kind="json_schema", source=schema, param=param, lenient=strict is False)
 
 
@@ -234,9 +242,10 @@ def _check_size(characters: int, param: str) -> None:
         raise _wrong(param, f"has {characters} characters; {MAX_CHARACTERS} are the most")
 
 
-def _check_keywords(schema: Json, param: str) -> None:
-    for keyword in _keywords(schema):
-        if keyword not in ENFORCED and keyword not in NOTES and not keyword.startswith("x-"):
+def _check_keywords(schema: Json, param: str, *, known_only: bool) -> None:
+    for keyword in keywords(schema):
+        harmless = keyword in ENFORCED or keyword in NOTES or keyword.startswith("x-")
+        if keyword in UNENFORCED or not (harmless or known_only):
             raise BadRequestError(
                 f"`{param}` has the keyword `{keyword}`, which cannot be enforced: leave it out, "
                 "or set `strict` to false.",
@@ -244,9 +253,10 @@ def _check_keywords(schema: Json, param: str) -> None:
             )
 
 
-def _keywords(schema: Any) -> Iterator[str]:
-    """Of the schema and of all within it; the names of properties are none."""
-    if not isinstance(schema, dict):
+def keywords(schema: Any, depth: int = MAX_DEPTH) -> Iterator[str]:
+    """Of the schema and of all within it, down to so many levels; the names of properties are
+    none."""
+    if not isinstance(schema, dict) or not depth:
         return
     for keyword, value in schema.items():
         yield keyword
@@ -258,7 +268,7 @@ def _keywords(schema: Any) -> Iterator[str]:
         elif keyword in NESTED_NAMED and isinstance(value, dict):
             inner = list(value.values())
         for part in inner:
-            yield from _keywords(part)
+            yield from keywords(part, depth - 1)
 
 
 def _calls(body: Json, tools: tuple[Json, ...], formed: bool) -> Calls | None:

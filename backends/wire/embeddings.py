@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.errors import BadRequestError
-from backends.wire.request import Fields, json_body
+from backends.wire.request import Fields, Json, json_body
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 
@@ -49,7 +49,12 @@ def parse(raw: bytes) -> EmbeddingRequest:
     Raises:
         BadRequestError: naming the field that is wrong.
     """
-    fields = Fields(json_body(raw))
+    return read(json_body(raw))
+
+
+def read(body: Json) -> EmbeddingRequest:
+    """As `parse`, of a body that is JSON already."""
+    fields = Fields(body)
     wanted = fields.body.get("encoding_format")
     if wanted is not None and wanted not in FORMATS:
         raise _wrong("encoding_format", f"must be one of {', '.join(FORMATS)}")

@@ -10,8 +10,11 @@ from typing import Any, NoReturn
 
 from backends.errors import BadRequestError
 from backends.wire.constraint import Constraint, constraint
+from backends.wire.features import RANDOM_SEED, asked_for, unsupported
 
 Json = dict[str, Any]
+Part = Callable[[Any, str], str]
+"""Of a message's part and its place: its text. Raises BadRequestError."""
 
 CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/v1/completions"
 COUNT_PATH = "/v1/chat/completions/input_tokens"
@@ -21,6 +24,10 @@ MAX_STOPS = 16
 MAX_CHOICES = 32
 MAX_LIKELIEST = 20
 MAX_BIAS = 100
+MAX_TOKENS = 2**31 - 1
+"""What llama.cpp counts in."""
+MAX_SEED = 2**63 - 1
+"""OpenAI's."""
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -63,24 +70,6 @@ class GenerationRequest:
         return bool(self.messages)
 
 
-# What a request may ask for that not every engine has: name → does this body ask for it?
-FEATURES: Mapping[str, Callable[[Json], bool]] = {
-    "n": lambda body: body.get("n") not in (None, 1),
-    "best_of": lambda body: body.get("best_of") not in (None, 1),
-    # Text requests give a number here, of which 0 asks for something, too.
-    "logprobs": lambda body: not any(body.get("logprobs") is no for no in (None, False)),
-    "top_logprobs": lambda body: bool(body.get("top_logprobs")),
-    "response_format": lambda body: _kind(body.get("response_format")) not in (None, "text"),
-    "tool_choice": lambda body: body.get("tool_choice") not in (None, "auto", "none"),
-    "seed": lambda body: body.get("seed") is not None,
-    "logit_bias": lambda body: bool(body.get("logit_bias")),
-    "echo": lambda body: bool(body.get("echo")),
-    "suffix": lambda body: bool(body.get("suffix")),
-    "grammar": lambda body: bool(body.get("grammar")),
-    "json_schema": lambda body: bool(body.get("json_schema")),
-}
-
-
 def parse(raw: bytes, *, chat: bool, engine: str, supported: frozenset[str]) -> GenerationRequest:
     """The request in `raw`; unknown fields are ignored.
 
@@ -88,14 +77,20 @@ def parse(raw: bytes, *, chat: bool, engine: str, supported: frozenset[str]) -> 
         BadRequestError: naming the field that is wrong, or that `engine` cannot honour.
     """
     body = json_body(raw)
-    for name, asks in FEATURES.items():
-        if name not in supported and asks(body):
-            raise BadRequestError(
-                f"`{name}` is not supported by {engine}; leave it out or choose a model that "
-                "another engine runs.",
-                param=name,
-            )
+    if lacking := asked_for(body) - supported:
+        raise unsupported(min(lacking), engine)
     return _request(Fields(body), chat)
+
+
+def check(body: Json, *, chat: bool) -> frozenset[str]:
+    """What `body` asks for that not every engine has, by the names of `backends.wire.features`.
+    What is wrong here is wrong for all of them; pictures and sounds are for the engine to judge.
+
+    Raises:
+        BadRequestError: naming the field that is wrong.
+    """
+    _request(Fields(body), chat, part=_any_part)
+    return asked_for(body)
 
 
 def json_body(raw: bytes) -> Json:
@@ -124,26 +119,64 @@ def _encodable(raw: bytes, body: Any) -> None:
         json.dumps(body, ensure_ascii=False).encode()
 
 
-def _request(fields: Fields, chat: bool) -> GenerationRequest:
+def _any_part(part: Any, where: str) -> str:
+    kind = _kind(part)
+    return "" if isinstance(kind, str) and kind != "text" else _text_part(part, where)
+
+
+def _text_part(part: Any, where: str) -> str:
+    kind = _kind(part)
+    if kind != "text":
+        raise _wrong(where, f"is of type {str(kind)[:30]!r}; this model reads text only")
+    if not isinstance(part.get("text"), str):
+        raise _wrong(f"{where}.text", "must be text")
+    return str(part["text"])
+
+
+def _request(fields: Fields, chat: bool, part: Part = _text_part) -> GenerationRequest:
     options = fields.object("stream_options")
-    limit = fields.integer("max_completion_tokens", low=1)
-    if limit is None:
-        limit = fields.integer("max_tokens", low=1)
     tools = _tools(fields) if chat else ()
     return GenerationRequest(
-        messages=_messages(fields.body.get("messages")) if chat else (),
+        messages=_messages(fields.body.get("messages"), part) if chat else (),
         prompt="" if chat else _prompt(fields.body.get("prompt")),
         tools=tools,
-        template_arguments=fields.object("chat_template_kwargs"),
+        template_arguments=_template_arguments(fields),
         stream=fields.boolean("stream"),
         include_usage=bool(options.get("include_usage")),
-        max_tokens=limit,
+        max_tokens=_limit(fields),
         n=fields.integer("n", low=1, high=MAX_CHOICES) or 1,
         logprobs=_logprobs(fields, chat),
         stop=_stop(fields.body.get("stop")),
         sampling=_sampling(fields),
         constraint=constraint(fields.body, tools, chat=chat),
     )
+
+
+def _limit(fields: Fields) -> int | None:
+    """The newest name counts. llama.cpp's own one knows -1, for no limit."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        if (limit := fields.integer(name, low=1, high=MAX_TOKENS)) is not None:
+            return limit
+    limit = fields.integer("n_predict", low=-1, high=MAX_TOKENS)
+    if limit == 0:
+        raise _wrong("n_predict", "must be at least 1, or -1")
+    return None if limit == -1 else limit
+
+
+def _template_arguments(fields: Fields) -> Json:
+    given, effort = fields.object("chat_template_kwargs"), fields.body.get("reasoning_effort")
+    if effort is None:
+        return given
+    if not isinstance(effort, str):
+        raise _wrong("reasoning_effort", "must be text")
+    return {**thinking(effort), **given}
+
+
+def thinking(effort: str) -> Json:
+    """What templates call it: most know a switch, gpt-oss an effort."""
+    if effort == "none":
+        return {"enable_thinking": False}
+    return {"enable_thinking": True, "reasoning_effort": effort}
 
 
 class Fields:
@@ -203,12 +236,13 @@ def _logprobs(fields: Fields, chat: bool) -> int | None:
 
 def _sampling(fields: Fields) -> Sampling:
     penalty = fields.number("repetition_penalty", 0.01, 10)
+    seed = fields.integer("seed", low=-MAX_SEED, high=MAX_SEED)
     return Sampling(
         temperature=fields.number("temperature", 0, 100),
         top_p=fields.number("top_p", 0, 1),
         top_k=fields.integer("top_k", low=-1, high=2**31 - 1),
         min_p=fields.number("min_p", 0, 1),
-        seed=fields.integer("seed"),
+        seed=None if seed == RANDOM_SEED else seed,
         repetition_penalty=penalty or fields.number("repeat_penalty", 0.01, 10),
         presence_penalty=fields.number("presence_penalty", -2, 2),
         frequency_penalty=fields.number("frequency_penalty", -2, 2),
@@ -238,13 +272,13 @@ def _bias(value: Any) -> float:
     return float(value)
 
 
-def _messages(value: Any) -> tuple[Json, ...]:
+def _messages(value: Any, part: Part) -> tuple[Json, ...]:
     if not isinstance(value, list) or not value:
         raise _wrong("messages", "must be a list with at least one message")
-    return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(value))
+    return tuple(_message(message, f"messages[{i}]", part) for i, message in enumerate(value))
 
 
-def _message(message: Any, where: str) -> Json:
+def _message(message: Any, where: str, part: Part) -> Json:
     """With text content, and with arguments of tool calls as the objects that templates expect,
     or as the text that they are if they are no JSON: agents replay calls that were cut off."""
     if not isinstance(message, dict):
@@ -253,29 +287,21 @@ def _message(message: Any, where: str) -> Json:
     if not isinstance(role, str) or role not in ROLES:
         raise _wrong(f"{where}.role", f"must be one of {', '.join(sorted(ROLES))}")
     plain = {**message, "role": "system" if role == "developer" else role}
-    plain["content"] = _content(message.get("content"), f"{where}.content")
+    plain["content"] = _content(message.get("content"), f"{where}.content", part)
     if message.get("tool_calls"):
         plain["tool_calls"] = _tool_calls(message["tool_calls"], f"{where}.tool_calls")
     return plain
 
 
-def _content(value: Any, where: str) -> str:
+def _content(value: Any, where: str, text_of: Part) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
         raise _wrong(where, "must be text or a list of parts")
-    return "".join(_part(part, f"{where}[{i}]") for i, part in enumerate(value))
-
-
-def _part(part: Any, where: str) -> str:
-    kind = _kind(part)
-    if kind != "text":
-        raise _wrong(where, f"is of type {str(kind)[:30]!r}; this model reads text only")
-    if not isinstance(part.get("text"), str):
-        raise _wrong(f"{where}.text", "must be text")
-    return str(part["text"])
+    # As llama.cpp and vLLM join them.
+    return "\n".join(text_of(part, f"{where}[{i}]") for i, part in enumerate(value))
 
 
 def _tool_calls(value: Any, where: str) -> list[Json]:
@@ -316,8 +342,18 @@ def _prompt(value: Any) -> str | tuple[int, ...]:
     if isinstance(value, list) and value and all(type(token) is int for token in value):
         return tuple(value)
     if isinstance(value, list) and len(value) > 1:
-        raise _wrong("prompt", "may hold one prompt only; send the others in requests of their own")
+        return _first_prompt(value)
     raise _wrong("prompt", "must be text or a list of token ids")
+
+
+def _first_prompt(value: list[Any]) -> str | tuple[int, ...]:
+    """Of several, which are for engines that read all of them: none that we serve ourselves."""
+    if any(type(one) is not type(value[0]) for one in value):
+        raise _wrong("prompt", "must hold texts or lists of token ids, all of one kind")
+    if not isinstance(value[0], str | list):
+        raise _wrong("prompt", "must be text or a list of token ids")
+    first, *_ = [_prompt(one) for one in value]
+    return first
 
 
 def _stop(value: Any) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ def _parameters(xllamacpp: Any, arguments: argparse.Namespace) -> Any:
     parameters.n_parallel = arguments.parallel
     # One pool of KV for all slots: a request that is alone has the whole context.
     parameters.kv_unified = True
+    # A last message of the assistant's is a whole one, as on the other engines.
+    parameters.prefill_assistant = False
     parameters.ui = False
     parameters.cors_origins = ""
     parameters.cache_ram_mib = arguments.cache_ram

@@ -11,6 +11,7 @@ from functools import partial
 from backends.asgi import disconnected
 from backends.base import Instance, Receive
 from backends.errors import EngineGoneError
+from backends.wire.features import unsupported
 from detect.types import ModelInfo, Role
 from router.api.body import Asked
 from router.api.task import CHAT
@@ -68,7 +69,8 @@ class Admission:
         objects to the model; `telling` is around the wait for it.
 
         Raises:
-            RouterError, EngineError: refused, not loaded, or failed while it answered.
+            RouterError, EngineError: refused, not loaded, or failed while it answered. A request
+                for what its engine lacks is one.
             ClientGoneError: the client left while it waited.
         """
         try:
@@ -96,6 +98,7 @@ class Admission:
         check(named, self.catalog.registry)
         entry = self.catalog.registry.resolve(named.id)
         _check_sight(entry, request)
+        self._check_features(entry, request)
         async with contextlib.AsyncExitStack() as stack:
             lease = self.pool.lease(entry, lambda: disconnected(receive), request.keep_alive)
             async with telling(partial(self.pool.progress, entry.id)):
@@ -108,6 +111,14 @@ class Admission:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(instance.wait_failed(), NOTICED_SECONDS)
                 raise
+
+    def _check_features(self, entry: ModelEntry, request: Asked) -> None:
+        """Before anything is loaded for nothing. An engine that does not tell judges itself."""
+        engine = self.pool.ways.way(entry).choice.engine
+        has = None if engine is None else self.pool.ways.backends[engine].honoured()
+        if engine is None or has is None or not (lacking := request.features - has):
+            return
+        raise unsupported(min(lacking), engine)
 
 
 def _check_sight(entry: ModelEntry, request: Asked) -> None:

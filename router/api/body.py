@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,10 @@ from router.errors import BodyTooLargeError, ClientGoneError, InvalidRequestErro
 from router.keep_alive import KeepAlive, keep_alive
 
 BODY_SECONDS = 60.0
+
+Asks = Callable[[dict[str, Any]], frozenset[str]]
+"""Of a body: what it asks for that not every engine has, by the names of `backends.wire.features`.
+Raises `BadRequestError` for what none would take."""
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
@@ -82,13 +87,15 @@ def replay(body: bytes, receive: Receive) -> Receive:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the router itself reads of a request: `fields` are the names of all that it has,
-    `picture` is where its first picture stands."""
+    `features` what it asks for that not every engine has, `picture` is where its first picture
+    stands."""
 
     model: str
     stream: bool
     keep_alive: KeepAlive | None
     fields: frozenset[str]
     picture: str | None = None
+    features: frozenset[str] = frozenset()
 
     @property
     def leaving(self) -> bool:
@@ -96,11 +103,12 @@ class Asked:
         return self.keep_alive == KeepAlive(0.0)
 
 
-def asked(body: bytes, required: str) -> Asked:
-    """Of a JSON body that also has the field `required`; the engine judges the rest.
+def asked(body: bytes, required: str, asks: Asks) -> Asked:
+    """Of a JSON body that also has the field `required`, and of which `asks` tells the features.
 
     Raises:
         InvalidRequestError: not a JSON object, or a field that is missing or of a wrong type.
+        BadRequestError: `asks` found something wrong.
     """
     value = json_object(body)
     model = model_of(value)
@@ -108,7 +116,8 @@ def asked(body: bytes, required: str) -> Asked:
         raise InvalidRequestError("`stream` must be true or false.", param="stream")
     _check_required(value, required)
     picture = _picture(value["messages"]) if required == "messages" else None
-    return Asked(model, bool(value.get("stream")), keep_alive(value), frozenset(value), picture)
+    stream, stays = bool(value.get("stream")), keep_alive(value)
+    return Asked(model, stream, stays, frozenset(value), picture, asks(value))
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -176,7 +185,9 @@ def _picture(messages: list[dict[str, Any]]) -> str | None:
 
 def _load(body: bytes) -> Any:
     try:
-        return json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        _encodable(body, value)
+        return value
     except RecursionError:
         raise InvalidRequestError("The request body is nested too deeply.") from None
     except UnicodeDecodeError:
@@ -188,6 +199,15 @@ def _load(body: bytes) -> Any:
         ) from None
     except ValueError as error:
         raise InvalidRequestError(f"The request body is not JSON: {error}.") from None
+
+
+def _encodable(body: bytes, value: Any) -> None:
+    """Half a surrogate pair is no character: no tokenizer takes it."""
+    if b"\\ud" in body.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a character is half a surrogate pair") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backends.wire.request import CHAT_PATH, TEXT_PATH
+from backends.wire.request import CHAT_PATH, TEXT_PATH, thinking
 from router.api.body import json_object, model_of
 from router.api.typed import Typed
 from router.keep_alive import KeepAlive, keep_alive
@@ -219,12 +219,11 @@ def _tool(tool: Typed) -> Json:
 
 
 def _thinking(think: Typed) -> Json:
-    """Templates that know the switch have it by this name, and gpt-oss its effort."""
     if think.missing:
         return {}
     if isinstance(think.value, str):
         effort = think.one_of(*EFFORTS)
-        return {"chat_template_kwargs": {"enable_thinking": True, "reasoning_effort": effort}}
+        return {"chat_template_kwargs": thinking(effort)}
     return {"chat_template_kwargs": {"enable_thinking": think.flag()}}
 
 

@@ -35,8 +35,8 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.configuration.settings.max_body)
-        request = await parsed(body, partial(asked, required=self.task.required))
-        asked_for = await parsed(body, self.task.asks)
+        read = partial(asked, required=self.task.required, asks=self.task.asks)
+        request = await parsed(body, read)
         teller = self._teller(request, scope, send)
 
         async def ask(entry: ModelEntry, instance: Instance) -> None:
@@ -44,9 +44,8 @@ class Completions:
             mending = await parsed(question, self.task.mending)
             await instance(scope, replay(mending.body, receive), mending.send(teller.send))
 
-        check = partial(self.task.check, asked_for=asked_for)
         try:
-            await self.admission.answer(request, receive, ask, teller.telling, check)
+            await self.admission.answer(request, receive, ask, teller.telling, self.task.check)
         except (RouterError, EngineError) as error:
             await teller.fail(error)
             raise

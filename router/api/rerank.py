@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.errors import BadRequestError
-from backends.wire.request import Fields, json_body
+from backends.wire.request import Fields, Json, json_body
 from router.api.members import edited
 from router.api.mending import Mending, told_as_ours
 
@@ -33,7 +33,12 @@ def parse(raw: bytes) -> RerankRequest:
     Raises:
         BadRequestError: naming the field that is wrong.
     """
-    fields = Fields(json_body(raw))
+    return read(json_body(raw))
+
+
+def read(body: Json) -> RerankRequest:
+    """As `parse`, of a body that is JSON already."""
+    fields = Fields(body)
     if not isinstance(fields.body.get("query"), str):
         raise _wrong("query", "must be text")
     fields.integer("top_n", low=1)

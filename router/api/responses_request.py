@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backends.wire.request import thinking
 from router.api.body import json_object, model_of
 from router.api.conversations import Conversation
 from router.api.told import arguments_in
@@ -298,13 +299,10 @@ def _choice(choice: Typed, tools: list[Json]) -> Any:
 
 
 def _thinking(reasoning: Typed) -> Json:
-    """Templates that know the switch have it by this name, and gpt-oss its effort."""
     if reasoning.missing or reasoning.object()["effort"].missing:
         return {}
     effort = reasoning["effort"].one_of("none", *EFFORTS)
-    if effort == "none":
-        return {"chat_template_kwargs": {"enable_thinking": False}}
-    return {"chat_template_kwargs": {"enable_thinking": True, "reasoning_effort": effort}}
+    return {"chat_template_kwargs": thinking(effort)}
 
 
 def _sampling(asked: Typed) -> Json:

@@ -3,12 +3,16 @@ for it must say. Decided before anything is loaded. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from backends.wire import embeddings
+from backends.wire import embeddings, request
+from backends.wire.features import EMBEDDING_FEATURES, LLAMA_CPP, asked_for
 from detect.types import ModelInfo, Role, WeightFormat
 from router.api import rerank
+from router.api.body import Asks
 from router.api.mending import Mending, blamed_on, unchanged
 from router.entry import ModelEntry
 from router.errors import InvalidRequestError, UnsupportedError
@@ -23,13 +27,11 @@ MADE_FOR = {
 """What a model of that role is, and the endpoint that OpenAI and its followers have for it."""
 
 SHOWN_MODELS = 5
-LLAMA_CPP = "llama.cpp"
 
-Asks = Callable[[bytes], frozenset[str]]
-"""Of a body: those of its fields that not every engine has. Raises `BadRequestError`."""
+Json = dict[str, Any]
 
 
-def _asks_nothing(body: bytes) -> frozenset[str]:
+def _asks_nothing(body: Json) -> frozenset[str]:
     return frozenset()
 
 
@@ -48,18 +50,15 @@ class Task:
     writes: bool = False
     """Whether sampling defaults mean something to it."""
 
-    def check(
-        self, entry: ModelEntry, registry: Registry, asked_for: frozenset[str] = frozenset()
-    ) -> None:
-        """Of a request with the fields `asked_for` that not every engine has.
-
+    def check(self, entry: ModelEntry, registry: Registry) -> None:
+        """
         Raises:
-            InvalidRequestError: the model is not made for it, or its engine lacks a field.
+            InvalidRequestError: the model is not made for it.
             UnsupportedError: the engine that runs the model does not do it at all.
         """
         self._check_role(entry.info, registry)
         if entry.servable:
-            self._check_engine(entry, asked_for)
+            self._check_engine(entry)
 
     def _check_role(self, info: ModelInfo, registry: Registry) -> None:
         """An engine would load the model first and then fail, each with other words."""
@@ -75,20 +74,13 @@ class Task:
             param="model",
         )
 
-    def _check_engine(self, entry: ModelEntry, asked_for: frozenset[str]) -> None:
+    def _check_engine(self, entry: ModelEntry) -> None:
         engine = entry.choice.engine
         if self.engines is not None and engine not in self.engines:
             raise UnsupportedError(
                 f"{entry.id} is run by {engine}, which has no {self.path}; "
                 f"{' and '.join(sorted(self.engines))} has it.",
                 param="model",
-            )
-        if engine == LLAMA_CPP and asked_for:
-            name = min(asked_for)
-            raise InvalidRequestError(
-                f"`{name}` is not supported by {engine}, which runs {entry.id}; mlx has it. Leave "
-                "it out.",
-                param=name,
             )
 
 
@@ -110,14 +102,13 @@ def _hint(task: Task, info: ModelInfo) -> str:
     )
 
 
-def _asks_of_embeddings(body: bytes) -> frozenset[str]:
-    request = embeddings.parse(body)
-    asked = {"dimensions": request.dimensions, "prompt_name": request.prompt_name}
-    return frozenset(name for name, value in asked.items() if value is not None)
+def _of_embeddings(body: Json) -> frozenset[str]:
+    embeddings.read(body)
+    return asked_for(body, EMBEDDING_FEATURES)
 
 
-def _checked(check: Callable[[bytes], object]) -> Asks:
-    def asks(body: bytes) -> frozenset[str]:
+def _checked(check: Callable[[Json], object]) -> Asks:
+    def asks(body: Json) -> frozenset[str]:
         check(body)
         return frozenset()
 
@@ -125,18 +116,25 @@ def _checked(check: Callable[[bytes], object]) -> Asks:
 
 
 CHAT = Task(
-    path="/v1/chat/completions",
+    path=request.CHAT_PATH,
     required="messages",
+    asks=partial(request.check, chat=True),
     mending=blamed_on("messages"),
     writes=True,
 )
-TEXT = Task(path="/v1/completions", required="prompt", mending=blamed_on("prompt"), writes=True)
+TEXT = Task(
+    path=request.TEXT_PATH,
+    required="prompt",
+    asks=partial(request.check, chat=False),
+    mending=blamed_on("prompt"),
+    writes=True,
+)
 EMBEDDINGS = Task(
     path="/v1/embeddings",
     required="input",
     verb="make vectors of texts",
     roles=frozenset({Role.EMBEDDING}),
-    asks=_asks_of_embeddings,
+    asks=_of_embeddings,
     mending=blamed_on("input"),
 )
 RERANKING = tuple(
@@ -146,7 +144,7 @@ RERANKING = tuple(
         verb="rank documents",
         roles=frozenset({Role.RERANKER}),
         engines=frozenset({LLAMA_CPP}),
-        asks=_checked(rerank.parse),
+        asks=_checked(rerank.read),
         mending=rerank.mending,
     )
     for path in ("/v1/rerank", "/rerank")
@@ -164,3 +162,4 @@ HELPERS = tuple(
 """What llama.cpp has beside."""
 
 TASKS: Sequence[Task] = (CHAT, TEXT, EMBEDDINGS, *RERANKING, *HELPERS)
+BY_PATH: Mapping[str, Task] = {task.path: task for task in TASKS}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from backends.asgi import parsed, send_whole
@@ -23,7 +23,7 @@ from router.api.body import Asked, read_body, replay
 from router.api.engine_body import for_engine
 from router.api.fluency import Fluency, fluency
 from router.api.outlet import AnswerStream, StreamOutlet, WholeOutlet
-from router.api.task import CHAT, Task
+from router.api.task import BY_PATH, CHAT, Task
 from router.configuration import Configuration
 from router.entry import ModelEntry
 from router.errors import InvalidRequestError, RouterError, UnsupportedError
@@ -87,13 +87,11 @@ class Translated:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.configuration.settings.max_body)
-        translation, question = await parsed(body, self._read)
-        if question is None and translation.asked.leaving:
-            self.admission.let_go(translation.asked)
+        translation, asked, question = await parsed(body, self._read)
+        if question is None and asked.leaving:
+            self.admission.let_go(asked)
             await send_json(send, 200, translation.whole({}))
             return
-        asks = frozenset() if question is None else await parsed(question, self.task.asks)
-        check = partial(self.task.check, asked_for=asks)
         client = _Client(receive)
         outlet = _outlet(translation, send)
 
@@ -107,15 +105,15 @@ class Translated:
                 await instance(scope, replay(body, client.receive), send)
             else:
                 defaults = self.task.writes
-                whole = await for_engine(question, translation.asked, entry, defaults=defaults)
+                whole = await for_engine(question, asked, entry, defaults=defaults)
                 mending = await parsed(whole, self.task.mending)
-                asked = _question_scope(scope, translation.path)
+                theirs = _question_scope(scope, translation.path)
                 again = replay(mending.body, client.receive)
-                await instance(asked, again, mending.send(outlet.send))
+                await instance(theirs, again, mending.send(outlet.send))
 
         async with outlet.keeping_alive():
             try:
-                await self.admission.answer(translation.asked, client.receive, ask, check=check)
+                await self.admission.answer(asked, client.receive, ask, check=self.task.check)
                 if not client.gone:
                     await outlet.finish()
             except (RouterError, EngineError) as error:
@@ -134,13 +132,15 @@ class Translated:
             )
         return fluent is Fluency.NATIVE and not outlet.began
 
-    def _read(self, body: bytes) -> tuple[Translation, bytes | None]:
+    def _read(self, body: bytes) -> tuple[Translation, Asked, bytes | None]:
         try:
             translation = self.dialect(body)
             question = translation.question
             if question is None:
-                return translation, None
-            return translation, json.dumps(question, allow_nan=False).encode()
+                return translation, translation.asked, None
+            asks = BY_PATH.get(translation.path, self.task).asks
+            asked = replace(translation.asked, features=asks(question))
+            return translation, asked, json.dumps(question, allow_nan=False).encode()
         except RecursionError:
             raise InvalidRequestError("The request body is nested too deeply.") from None
         except ValueError:

@@ -97,6 +97,9 @@ class FakeBackend:
     def installation(self) -> Installation:
         return Installation(engine=self.name, version="1", how="worker")
 
+    def honoured(self) -> frozenset[str] | None:
+        return None
+
     def prepare(self, infos: Sequence[ModelInfo]) -> None:
         pass
 

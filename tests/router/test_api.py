@@ -308,7 +308,7 @@ def test_unknown_and_unservable_models_are_refused_with_the_reason(fake: Engines
             told = error(await site.chat(asking("b")), 404, "model_not_found")
             assert told["param"] == "model"
             half = await site.client.post(CHAT, content=chat(model="\ud800"))
-            error(half, 404, "model_not_found")
+            error(half, 400, "invalid_request")
             told = error(await site.chat(asking("bad")), 422, "model_not_servable")
             assert "fake: knows no quux." in told["message"]
             assert told["verdicts"][0]["engine"] == "fake"

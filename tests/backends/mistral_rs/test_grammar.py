@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
+from backends.mistral_rs.engine import SUPPORTED
 from backends.mistral_rs.grammar import Grammars, reason
 from backends.mistral_rs.text import stop_ids_of_folder
 from backends.wire.answer_parser import ReasoningFormat
@@ -17,7 +18,6 @@ from backends.wire.request import GenerationRequest, parse
 from tests.backends.wire.parsing import TOOLS
 
 WORDS = LLTokenizer("byte")
-SUPPORTED = frozenset({"grammar", "response_format", "tool_choice"})
 YES = {"grammar": 'root ::= "yes"'}
 THINKS = Dialect(ReasoningFormat())
 

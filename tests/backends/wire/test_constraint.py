@@ -10,6 +10,7 @@ from backends.wire.constraint import (
     MAX_CHARACTERS,
     MAX_DEPTH,
     MAX_PROPERTIES,
+    UNENFORCED,
     Constraint,
     constraint,
 )
@@ -77,8 +78,19 @@ def test_a_schema_is_asked_for_in_many_ways(body: dict[str, Any], schema: Any) -
 
 
 def test_options_of_the_compiler_are_not_the_requests_to_set() -> None:
-    schema = {"not": {}, "x-guidance": {"lenient": True}}
-    assert schema_of(json_schema=schema) == {"not": {}}
+    schema = {"type": "null", "x-guidance": {"lenient": True}}
+    assert schema_of(json_schema=schema) == {"type": "null"}
+
+
+@pytest.mark.parametrize("keyword", sorted(UNENFORCED))
+def test_what_no_engine_keeps_is_refused_unless_the_request_does_not_mind(keyword: str) -> None:
+    schema: Any = {"anyOf": [{keyword: {}}]}
+    with pytest.raises(BadRequestError, match=f"`{keyword}`, which cannot be enforced"):
+        of(json_schema=schema)
+    with pytest.raises(BadRequestError):
+        of(response_format=format_of(schema, strict=True))
+    assert of(response_format=format_of(schema, strict=False))
+    assert of(json_schema={"properties": {keyword: {}}})
 
 
 @pytest.mark.parametrize(

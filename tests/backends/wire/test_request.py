@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.errors import BadRequestError
-from backends.wire.request import FEATURES, GenerationRequest, Sampling, parse
+from backends.wire.features import FEATURES, honoured
+from backends.wire.request import GenerationRequest, Sampling, check, parse
 
 HELLO = {"role": "user", "content": "Hello"}
 
@@ -63,6 +64,34 @@ def test_null_is_the_same_as_nothing() -> None:
     assert chat(**nothing) == chat()
 
 
+@pytest.mark.parametrize("prompt", [["a", "b"], [[1], [2]]])
+def test_several_prompts_are_for_engines_that_read_them(prompt: Any) -> None:
+    assert "prompt (several)" in check({"prompt": prompt}, chat=False)
+    body = json.dumps({"prompt": prompt}).encode()
+    with pytest.raises(BadRequestError, match=r"`prompt` .* llama\.cpp has it"):
+        parse(body, chat=False, engine="mlx", supported=honoured("mlx") | {"prompt (token ids)"})
+
+
+def test_llama_cpps_limit_is_a_limit() -> None:
+    assert chat(n_predict=5).max_tokens == 5
+    assert chat(n_predict=5, max_tokens=6).max_tokens == 6
+    assert chat(n_predict=-1).max_tokens is None
+    refused("n_predict", n_predict=0)
+    refused("n_predict", n_predict=-2)
+
+
+@pytest.mark.parametrize(
+    ("effort", "arguments"),
+    [("none", {"enable_thinking": False}),
+     ("low", {"enable_thinking": True, "reasoning_effort": "low"})],
+)  # fmt: skip
+def test_how_much_to_think_is_the_templates_to_know(effort: str, arguments: Any) -> None:
+    assert chat(reasoning_effort=effort).template_arguments == arguments
+    own = {"enable_thinking": 5, "b": 1}
+    both = chat(reasoning_effort=effort, chat_template_kwargs=own).template_arguments
+    assert both == {**arguments, **own}
+
+
 def test_the_newer_limit_wins() -> None:
     assert chat(max_tokens=5, max_completion_tokens=6).max_tokens == 6
 
@@ -87,8 +116,8 @@ def test_a_prompt_is_text_or_ids(prompt: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [None, 1, True, {}, [], [[]], ["a", "b"], [[1], [2]], [1, "a"], [True], [None], [1.5],
-     [["a"]], [[[1]]]],
+    [None, 1, True, {}, [], [[]], [1, "a"], ["a", 1], [[1], "a"], [[1], []], ["a", None], [True],
+     [True, True], [None], [1.5], [["a"]], [[[1]]]],
 )  # fmt: skip
 def test_a_prompt_that_is_neither_is_refused(prompt: Any) -> None:
     with pytest.raises(BadRequestError) as caught:
@@ -106,7 +135,7 @@ def test_a_developer_is_a_system_to_templates() -> None:
 
 def test_text_parts_become_one_text() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert chat(messages=[{"role": "user", "content": parts}]).messages[0]["content"] == "ab"
+    assert chat(messages=[{"role": "user", "content": parts}]).messages[0]["content"] == "a\nb"
 
 
 def test_a_message_without_content_has_an_empty_one() -> None:
@@ -190,13 +219,14 @@ WRONG: dict[str, list[Any]] = {
     "stream": [1, "true", []],
     "stream_options": [1, "a", []],
     "chat_template_kwargs": [1, "a", []],
-    "max_tokens": [0, -1, 1.5, True, "1", []],
+    "max_tokens": [0, -1, 1.5, True, "1", [], 2**31],
+    "reasoning_effort": [1, [], {}],
     "max_completion_tokens": [0, 1.5, "1"],
     "temperature": [-0.1, 101, 10**400, True, "1", [], {}],
     "top_p": [-0.1, 1.1, "1"],
     "top_k": [-2, 1.5, True],
     "min_p": [-0.1, 1.1],
-    "seed": [1.5, "1", True],
+    "seed": [1.5, "1", True, 2**63, -(2**63)],
     "repetition_penalty": [0, 11, "1"],
     "presence_penalty": [-3, 3],
     "frequency_penalty": [-3, 3],
@@ -216,36 +246,30 @@ def test_a_field_that_is_wrong_is_named(name: str, value: Any) -> None:
     assert f"`{name}`" in refused(name, **{name: value}).message
 
 
-ASKED: dict[str, Any] = {
-    "n": 2, "best_of": 2, "logprobs": 0, "top_logprobs": 1,
-    "response_format": {"type": "json_object"}, "tool_choice": "required", "seed": 0,
-    "logit_bias": {"1": 1}, "echo": True, "suffix": "a", "grammar": "root ::= a",
-    "json_schema": {"type": "object"},
-}  # fmt: skip
+def test_a_seed_of_minus_one_is_none() -> None:
+    assert chat(seed=-1) == chat()
 
 
-def test_every_feature_is_tested() -> None:
-    assert ASKED.keys() == FEATURES.keys()
+def test_what_every_engine_would_refuse_is_found_before_one_is_asked() -> None:
+    with pytest.raises(BadRequestError) as caught:
+        check({"messages": [HELLO], "temperature": "hot"}, chat=True)
+    assert caught.value.param == "temperature"
+    assert check({"messages": [HELLO], "n": 2, "unknown": 1}, chat=True) == {"n"}
+    assert check({"prompt": [1, 2]}, chat=False) == {"prompt (token ids)"}
 
 
-@pytest.mark.parametrize("name", FEATURES)
-def test_what_an_engine_does_not_have_is_refused_by_name(name: str) -> None:
-    body = json.dumps({"messages": [HELLO], "tools": [TOOL], name: ASKED[name]}).encode()
-    with pytest.raises(BadRequestError, match=f"`{name}` is not supported by fake") as caught:
-        parse(body, chat=True, engine="fake", supported=frozenset(FEATURES) - {name})
-    assert caught.value.param == name
-    if not name.endswith("logprobs"):
-        # Those two depend on each other.
-        parse(body, chat=True, engine="fake", supported=frozenset(FEATURES))
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "video_url"])
+def test_pictures_and_sounds_are_for_the_engine_to_judge(kind: str) -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": kind, kind: {"url": "data:,"}}]
+    assert check({"messages": [{"role": "user", "content": parts}]}, chat=True) == frozenset()
+    with pytest.raises(BadRequestError):
+        chat(messages=[{"role": "user", "content": parts}])
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("n", 1), ("best_of", 1), ("logprobs", False), ("tool_choice", "auto"), ("echo", False),
-     ("response_format", {"type": "text"}), ("suffix", ""), ("logit_bias", {})],
-)  # fmt: skip
-def test_asking_for_what_happens_anyway_is_no_feature(name: str, value: Any) -> None:
-    assert chat(frozenset(), **{name: value}) == chat()
+@pytest.mark.parametrize("part", [None, 5, {}, {"type": 5}, {"type": "text"}, {"type": []}])
+def test_a_part_that_is_none_is_nobodys(part: Any) -> None:
+    with pytest.raises(BadRequestError):
+        check({"messages": [{"role": "user", "content": [part]}]}, chat=True)
 
 
 # Bodies
