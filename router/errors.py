@@ -182,7 +182,7 @@ class UnsupportedError(RouterError):
 
 
 class EngineRefusedError(RouterError):
-    """Where a translation has read the answer; else it goes to the client as it is."""
+    """`router.api.engine_error` has read it."""
 
     status, type, code = 502, "server_error", "engine_refused"
 

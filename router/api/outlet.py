@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from backends.asgi import parsed, send_whole
 from backends.base import Message, Send
 from router.api.answer import json_bytes
+from router.api.engine_error import engine_error
 from router.api.sse import EventReader
 from router.errors import (
     EngineFailedError,
-    EngineRefusedError,
     RouterError,
     UnsupportedError,
     as_router_error,
@@ -70,7 +70,7 @@ class _Refusal:
         self._body += body[: MAX_REFUSAL_BYTES - len(self._body)]
 
     def error(self) -> RouterError:
-        error = said(_json(bytes(self._body)), self._status)
+        error = engine_error(_json(bytes(self._body)), self._status)
         if self._status in UNKNOWN_PATH:
             return UnsupportedError(
                 f"The engine that runs this model cannot do this: {error.message}", param="model"
@@ -180,7 +180,7 @@ class StreamOutlet:
         if chunk is None:
             raise EngineFailedError("The engine's stream has an event that is no JSON object.")
         if "error" in chunk:
-            raise said(chunk, HTTPStatus.BAD_GATEWAY)
+            raise engine_error(chunk, HTTPStatus.BAD_GATEWAY)
         await self._say(self._stream.add(chunk))
 
     async def _keep_alive(self) -> None:
@@ -205,19 +205,6 @@ class StreamOutlet:
             ]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-def said(answer: Json | None, status: int) -> RouterError:
-    """The error in an engine's answer: its own words, bounded, if it has some."""
-    told = (answer or {}).get("error")
-    told = told if isinstance(told, dict) else {"message": told}
-    message, code, param = (told.get(name) for name in ("message", "code", "param"))
-    return EngineRefusedError(
-        message[:2000] if isinstance(message, str) and message else "The engine failed.",
-        status=status,
-        code=code if isinstance(code, str) else None,
-        param=param if isinstance(param, str) else None,
-    )
 
 
 def _json(text: str | bytes) -> Json | None:

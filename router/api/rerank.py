@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from backends.errors import BadRequestError
 from backends.wire.request import Fields, Json, json_body
 from router.api.members import edited
-from router.api.mending import Mending, told_as_ours
+from router.api.mending import Mending
 
-OK = 200
 MAX_DOCUMENTS = 2048
 """As many as texts to embed at once."""
 
@@ -64,12 +64,8 @@ def mending(raw: bytes) -> Mending:
     body = raw
     if not request.plain:
         body = edited(raw, {"documents", "texts"}, {request.name: request.documents})
-    told = told_as_ours(request.name)
-
-    def mend(status: int, answer: bytes) -> tuple[int, bytes]:
-        return told(status, answer) if status != OK else (OK, _with_documents(answer, request))
-
-    return Mending(body=body, mend=mend, always=request.with_documents)
+    mend = partial(_with_documents, request=request) if request.with_documents else None
+    return Mending(body=body, param=request.name, mend=mend)
 
 
 def _with_documents(answer: bytes, request: RerankRequest) -> bytes:

@@ -185,7 +185,8 @@ def test_an_engines_own_error_becomes_an_event_once_something_was_told(fake: Eng
                 site, COMMENTS, status=400, chunks=['{"error":\n', '{"code": 7}}']
             )
             event = text.rstrip().split("\n\n")[-1]
-            assert json.loads(event.removeprefix("data: ")) == {"error": {"code": 7}}
+            told = json.loads(event.removeprefix("data: "))["error"]
+            assert (told["code"], told["type"]) == ("invalid_request", "invalid_request_error")
 
     run(main())
 
