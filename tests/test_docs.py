@@ -11,6 +11,7 @@ import pytest
 
 from backends import errors as engine_errors
 from backends.verdicts import Reason
+from backends.wire.features import FEATURES
 from router import errors as router_errors
 from router.api.anthropic_error import TYPES, anthropic_error
 from router.api.fluency import FLUENCY
@@ -18,6 +19,7 @@ from router.cli import main
 from router.errors import EngineRefusedError
 from router.option import ENGINE_NAMES
 from router.preference import ORDER, ORDER_ON_MACOS
+from tests.e2e.parity import REQUESTS, differences
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -186,3 +188,36 @@ def test_the_table_of_anthropics_errors_is_that_of_the_code() -> None:
         error = EngineRefusedError("x", status=status)
         assert anthropic_error(error)["error"]["type"] == kind
     assert said.keys() >= TYPES.keys()
+
+
+def parameters() -> dict[str, dict[str, str]]:
+    """What the page says of each parameter, by engine."""
+    (engines, *rows) = next(tables(ROOT / "docs" / "parameters.md"))
+    return {
+        f"{name}{which}": dict(zip(engines[1:], cells, strict=True))
+        for first, *cells in rows
+        for name, which in re.findall(r"`(\w+)`( \([^)]+\))?", first.partition(":")[0])
+    }
+
+
+def test_the_table_of_parameters_is_that_of_the_code() -> None:
+    said = parameters()
+    told = {
+        name: {engine: "yes" if engine in feature.engines else "400" for engine in ENGINE_NAMES}
+        for name, feature in FEATURES.items()
+    }
+    assert {name: said.get(name) for name in told} == told
+    others = [engines for name, engines in said.items() if name not in told]
+    assert {cell for engines in others for cell in engines.values()} == {"yes", "ignored"}
+
+
+def test_every_parameter_of_the_table_is_put_to_every_engine() -> None:
+    asked = {name for request in REQUESTS for name in request.body} | {"stream"}
+    assert not {name.partition(" ")[0] for name in parameters()} - asked
+
+
+def test_every_difference_between_engines_is_told_and_no_other() -> None:
+    text = (ROOT / "docs" / "parameters.md").read_text()
+    section = text.partition("## What differs\n")[2].partition("\n## ")[0]
+    told = [" ".join(item.split()) for item in re.split(r"^- ", section, flags=re.MULTILINE)[1:]]
+    assert told == list(dict.fromkeys(d.why for _, _, d in differences() if d.why))
