@@ -54,10 +54,8 @@ def _effort(body: Json) -> Json:
 
 def _schema(body: Json) -> Json:
     form = body["response_format"]
-    if form["type"] == "json_schema":
-        schema = form["json_schema"]["schema"]
-    else:
-        schema = form.get("schema")
+    holder = form["json_schema"] if form["type"] == "json_schema" else form
+    schema = holder.get("schema")
     told = {"type": "object"} if schema is None else schema
     return {"response_format": None, "json_schema": told}
 

@@ -22,11 +22,11 @@ SCHEMA = {"type": "array"}
 
 def told(engine: str, *, chat: bool = True, **fields: Any) -> dict[str, Any]:
     """What the engine gets beside the model and the prompt."""
-    prompt = {"messages": [HELLO]} if chat else {"prompt": "a"}
-    body = json.dumps({"model": "m", **prompt, **fields}).encode()
-    request = asked(body, *prompt, lambda value: check(value, chat=chat))
+    name, prompt = ("messages", [HELLO]) if chat else ("prompt", "a")
+    body = json.dumps({"model": "m", name: prompt, **fields}).encode()
+    request = asked(body, name, lambda value: check(value, chat=chat))
     whole = json.loads(asyncio.run(for_engine(body, request, entry("m", yes(engine)))))
-    return {name: value for name, value in whole.items() if name not in ("model", *prompt)}
+    return {key: value for key, value in whole.items() if key not in ("model", name)}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_llama_cpp_is_told_the_form_of_a_text_by_its_schema(form: Any, schema: A
 
 
 def test_what_all_engines_say_alike_goes_as_it_came() -> None:
-    said = {"stop": ["a"], "tools": TOOLS, "tool_choice": "auto", "repeat_penalty": 1.5}
+    said: dict[str, Any] = {"stop": ["a"], "tools": TOOLS, "tool_choice": "auto"}
     assert told("llama.cpp", **said) == said
 
 
