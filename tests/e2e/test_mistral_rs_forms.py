@@ -173,7 +173,7 @@ def test_the_form_begins_where_the_thought_ends(daemon: Daemon) -> None:
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        ({"json_schema": {"not": {}}}, "json_schema", '"not"'),
+        ({"json_schema": {"not": {}}}, "json_schema", "`not`"),
         ({"json_schema": {"type": "strin"}}, "json_schema", "strin"),
         ({"json_schema": {"$ref": "http://x/y"}}, "json_schema", "http://x/y"),
         ({"json_schema": {"$ref": "#"}}, "json_schema", "no text"),

@@ -254,8 +254,8 @@ def test_a_grammar_that_becomes_too_large_fails_its_own_answer_only(variant: Var
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        ({"json_schema": {"not": {}}}, "json_schema", '"not"'),
-        ({"json_schema": {"items": {"if": {}, "then": {}}}}, "json_schema", '"if", "then"'),
+        ({"json_schema": {"not": {}}}, "json_schema", "`not`"),
+        ({"json_schema": {"items": {"if": {}, "then": {}}}}, "json_schema", "`if`"),
         ({"json_schema": {"type": "strin"}}, "json_schema", "strin"),
         ({"json_schema": {"format": "iri"}}, "json_schema", "iri"),
         ({"json_schema": {"pattern": "(?=a)b"}}, "json_schema", "regex"),
