@@ -62,7 +62,10 @@ def post(path: str, **fields: Any) -> tuple[int | None, Any]:
 
 def test_it_is_healthy() -> None:
     exchange = ask("GET", HEALTH_PATH)
-    assert (exchange.status, json.loads(exchange.body)) == (200, {"status": "ok"})
+    assert (exchange.status, json.loads(exchange.body)) == (
+        200,
+        {"status": "ok", "prefix_cache": None},
+    )
 
 
 def test_it_tells_how_long_a_prompt_is() -> None:
