@@ -3,7 +3,7 @@
 Medians of wall time with a warm file cache; beside them the best of all runs and the least
 processor time, which are nearer to what the code costs when the machine is busy. The other
 readers take turns with ours on the same files. How fast Python itself is depends on how it was
-built: without `--enable-optimizations` it takes a third longer.
+built: without `--enable-optimizations` all of it takes longer.
 """
 
 from __future__ import annotations
