@@ -256,47 +256,34 @@ REQUESTS: Mapping[str, Json] = {
     ),
 }
 
+
+def _completion(kind: str, name: str, said: Json, *, ends: Sequence[str]) -> Json:
+    """What an engine says stands under `name` in each choice."""
+    choice = _always(index=whole(0), **{name: said}, finish_reason={"enum": list(ends)})
+    return _always(
+        id=TEXT,
+        object={"const": kind},
+        created=whole(0),
+        model=TEXT,
+        choices=array(choice, low=1),
+        usage=USAGE,
+    )
+
+
 ANSWERS: Mapping[str, Json] = {
-    "ChatCompletion": record(
-        ("id", "object", "created", "model", "choices", "usage"),
-        id=TEXT,
-        object={"const": "chat.completion"},
-        created=whole(0),
-        model=TEXT,
-        choices=array(
-            record(
-                ("index", "message", "finish_reason"),
-                index=whole(0),
-                message=record(
-                    ("role",),
-                    role={"const": "assistant"},
-                    content={"type": ["string", "null"]},
-                    reasoning_content={"type": ["string", "null"]},
-                    tool_calls=array(CALL),
-                ),
-                finish_reason={"enum": ["stop", "length", "tool_calls"]},
-            ),
-            low=1,
+    "ChatCompletion": _completion(
+        "chat.completion",
+        "message",
+        record(
+            ("role",),
+            role={"const": "assistant"},
+            content={"type": ["string", "null"]},
+            reasoning_content={"type": ["string", "null"]},
+            tool_calls=array(CALL),
         ),
-        usage=USAGE,
+        ends=("stop", "length", "tool_calls"),
     ),
-    "Completion": record(
-        ("id", "object", "created", "model", "choices", "usage"),
-        id=TEXT,
-        object={"const": "text_completion"},
-        created=whole(0),
-        model=TEXT,
-        choices=array(
-            record(
-                ("index", "text", "finish_reason"),
-                index=whole(0),
-                text=TEXT,
-                finish_reason={"enum": ["stop", "length"]},
-            ),
-            low=1,
-        ),
-        usage=USAGE,
-    ),
+    "Completion": _completion("text_completion", "text", TEXT, ends=("stop", "length")),
     "Embeddings": _always(
         object={"const": "list"},
         model=TEXT,
