@@ -131,7 +131,8 @@ class Pool:
         self.numbers = itertools.count(1)
         self.tally = Tally()
         self._running: dict[str, _Running] = {}
-        self._stuck: list[Instance] = []
+        self._stuck: dict[Instance, int] = {}
+        """Stopped, and what each still holds, in bytes."""
         self._entries: dict[str, ModelEntry] = {}
         self._tickets: dict[int, asyncio.Future[Instance]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -341,10 +342,13 @@ class Pool:
             if running.instance in readings:
                 running.measured_bytes = readings[running.instance]
                 self._correct(running)
-        self._stuck = [one for one in self._stuck if readings.get(one, 1)]
-        self._lose(sum(readings.get(one) or 0 for one in self._stuck))
+        # One that was stopped while the others were measured has no reading yet.
+        held = {one: readings.get(one, known) for one, known in self._stuck.items()}
+        self._stuck = {one: nbytes for one, nbytes in held.items() if nbytes}
+        self._tell_lost()
 
-    def _lose(self, nbytes: int) -> None:
+    def _tell_lost(self) -> None:
+        nbytes = sum(self._stuck.values())
         if nbytes == self.scheduler.lost_bytes:
             return
         if nbytes > self.scheduler.lost_bytes:
@@ -501,8 +505,8 @@ class Pool:
         except Exception:
             log.exception("%s: could not be stopped cleanly", instance.status().model)
         if held_bytes := instance.used_bytes():
-            self._stuck.append(instance)
-            self._lose(self.scheduler.lost_bytes + held_bytes)
+            self._stuck[instance] = held_bytes
+            self._tell_lost()
 
     # The end
 

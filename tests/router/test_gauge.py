@@ -58,6 +58,8 @@ def test_what_a_stopped_one_does_not_give_back_is_not_given_out_until_it_does(
             await until(lambda: pool.scheduler.lost_bytes == 7 and not pool.status())
             with pytest.raises(ModelTooBigError):
                 await pool.load(entry("b", weights_bytes=5))
+            pool.measured({})
+            assert pool.scheduler.lost_bytes == 7
             async with Gauge(pool, looks).running():
                 held[0] = 0
                 await until(lambda: pool.scheduler.lost_bytes == 0)
