@@ -101,7 +101,7 @@ def json_body(raw: bytes) -> Json:
     """
     try:
         body = json.loads(raw, parse_constant=_no_constant)
-        _encodable(raw, body)
+        check_encodable(raw, body)
     except (ValueError, RecursionError):
         raise BadRequestError("The request body is not JSON.") from None
     if not isinstance(body, dict):
@@ -113,8 +113,12 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _encodable(raw: bytes, body: Any) -> None:
-    """Half a surrogate pair is no character: no tokenizer takes it."""
+def check_encodable(raw: bytes, body: Any) -> None:
+    """Half a surrogate pair is no character: no tokenizer takes it. `body` is `raw`, parsed.
+
+    Raises:
+        UnicodeEncodeError: there is one.
+    """
     if b"\\ud" in raw.lower():
         json.dumps(body, ensure_ascii=False).encode()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.base import Message, Receive, Scope
+from backends.wire.request import check_encodable
 from router.errors import BodyTooLargeError, ClientGoneError, InvalidRequestError
 from router.keep_alive import KeepAlive, keep_alive
 
@@ -186,12 +187,16 @@ def _picture(messages: list[dict[str, Any]]) -> str | None:
 def _load(body: bytes) -> Any:
     try:
         value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-        _encodable(body, value)
+        check_encodable(body, value)
         return value
     except RecursionError:
         raise InvalidRequestError("The request body is nested too deeply.") from None
     except UnicodeDecodeError:
         raise InvalidRequestError("The request body is not UTF-8.") from None
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            "The request body is not JSON: a character is half a surrogate pair."
+        ) from None
     except json.JSONDecodeError as error:
         raise InvalidRequestError(
             f"The request body is not JSON: {error.msg} at line {error.lineno}, "
@@ -199,15 +204,6 @@ def _load(body: bytes) -> Any:
         ) from None
     except ValueError as error:
         raise InvalidRequestError(f"The request body is not JSON: {error}.") from None
-
-
-def _encodable(body: bytes, value: Any) -> None:
-    """Half a surrogate pair is no character: no tokenizer takes it."""
-    if b"\\ud" in body.lower():
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("a character is half a surrogate pair") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
