@@ -15,9 +15,11 @@ linux = pytest.mark.skipif(
 
 
 def alive(pid: int) -> bool:
-    """A zombie is dead: it only waits for whoever adopted it."""
+    """A zombie is dead: it only waits for whoever adopted it. One with threads that are still
+    ending is not: they hold its sockets open."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
 

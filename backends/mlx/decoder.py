@@ -59,6 +59,13 @@ class Decoder(Protocol):
             Exception: of any kind; the decoder is of no use any more.
         """
 
+    def prove(self, prompt: Sequence[int]) -> None:
+        """Compute a first token while there are no rows, and throw it away.
+
+        Raises:
+            Exception: as `step` does.
+        """
+
     def close(self) -> None: ...
 
     @property

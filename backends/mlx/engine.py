@@ -34,13 +34,13 @@ from backends.wire.app import Handlers, completion_handlers
 from backends.wire.events import Choice, Event
 from backends.wire.features import MLX, honoured
 from backends.wire.feed import Feed, side_by_side
-from backends.wire.request import GenerationRequest, Sampling
+from backends.wire.request import GenerationRequest
 
 log = logging.getLogger("router.engine")
 
 SUPPORTED = honoured(MLX)
 
-CANARY = GenerationRequest(prompt="a", max_tokens=1, sampling=Sampling(temperature=0.0))
+CANARY = GenerationRequest(prompt="a")
 
 
 def _choice(request: GenerationRequest, index: int) -> GenerationRequest:
@@ -119,9 +119,11 @@ class Engine:
         await self._thread.run(self._load(self._text.stop_ids))
 
     async def prove(self) -> None:
-        """Generate a token."""
-        async for _ in self.generate(CANARY):
-            pass
+        """Generate a token, which nobody sees."""
+        assert self._text is not None and self._text_thread is not None
+        loop = asyncio.get_running_loop()
+        prompt = await loop.run_in_executor(self._text_thread, self._text.prompt, CANARY)
+        await self._thread.call(partial(self._prove, prompt))
 
     def handlers(self) -> Handlers:
         return completion_handlers(
@@ -254,6 +256,10 @@ class Engine:
         return make_decoder(
             self._weights, stop_ids, options.max_rows, self._prefixes, options.kv_bits
         )
+
+    def _prove(self, prompt: Prompt) -> None:
+        assert self._decoder is not None
+        self._decoder.prove(prompt.ids)
 
     def _insert(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -76,6 +76,11 @@ class SequentialDecoder:
         if token.last:
             self._end()
         return [token]
+
+    def prove(self, prompt: Sequence[int]) -> None:
+        self.insert(RowRequest(prompt=prompt, max_tokens=1, sampler=None))
+        while self._waiting or self._steps is not None:
+            self.step()
 
     def close(self) -> None:
         self._waiting.clear()

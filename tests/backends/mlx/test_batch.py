@@ -130,3 +130,50 @@ def test_a_cache_that_does_not_merge_gets_one_row_after_another(
     monkeypatch.setattr(caches, "make_prompt_cache", lambda model: [caches.ChunkedKVCache(16)])
     decoder = make_decoder(loaded.weights, loaded.text.stop_ids, 4, Prefixes(2**30))
     assert isinstance(decoder, SequentialDecoder)
+
+
+class Counted:
+    """A network that counts its passes, and breaks at one of them."""
+
+    def __init__(self, network: Any, broken_from: int = 1000) -> None:
+        self._network, self._broken_from = network, broken_from
+        self.passes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.passes += 1
+        if self.passes >= self._broken_from:
+            raise ValueError("broken")
+        return self._network(*args, **kwargs)
+
+
+def test_a_proof_takes_one_pass_for_a_prompt_of_one_token_and_leaves_no_row(
+    loaded: Loaded,
+) -> None:
+    network = Counted(loaded.weights.network)
+    decoder = BatchDecoder(network, loaded.text.stop_ids, 4, Prefixes(2**30))
+    decoder.prove(loaded.prompt(d.QUESTION)[:1])
+    assert network.passes == 1
+    assert not len(decoder)
+    row = decoder.insert(loaded.row(d.QUESTION))
+    assert run(decoder, loaded) == {row: (d.SENTENCE, "stop")}
+
+
+@both
+def test_what_was_proved_answers_as_before(make: Make, loaded: Loaded) -> None:
+    decoder = make(loaded)
+    decoder.prove(loaded.prompt(d.FOOD_QUESTION))
+    assert not len(decoder)
+    row = decoder.insert(loaded.row(d.QUESTION))
+    assert run(decoder, loaded) == {row: (d.SENTENCE, "stop")}
+
+
+@pytest.mark.parametrize("kind", [BatchDecoder, SequentialDecoder])
+def test_a_network_that_fails_proves_nothing(kind: Any, loaded: Loaded) -> None:
+    network = Counted(loaded.weights.network, broken_from=1)
+    limits = (4,) if kind is BatchDecoder else ()
+    decoder = kind(network, loaded.text.stop_ids, *limits, Prefixes(2**30))
+    with pytest.raises(ValueError, match="broken"):
+        decoder.prove(loaded.prompt(d.QUESTION))

@@ -132,7 +132,10 @@ def test_models_write_valid_answers_to_random_schemas_in_one_batch(folder: Path)
     schemas = [random_schema(seed) for seed in range(0, SCHEMAS, 25)]
 
     async def scenario(engine: Engine) -> None:
-        requests = [asking(json_schema=schema, temperature=1) for schema in schemas]
+        requests = [
+            asking(json_schema=schema, temperature=1, seed=seed, max_tokens=2000)
+            for seed, schema in enumerate(schemas)
+        ]
         answers = await asyncio.gather(*(answer(engine, request) for request in requests))
         for schema, events in zip(schemas, answers, strict=True):
             assert end(events).reason == "stop"
