@@ -290,7 +290,9 @@ def _calls(body: Json, tools: tuple[Json, ...], formed: bool) -> Calls | None:
         if not functions:
             raise _wrong("tool_choice.function.name", "is none of the declared tools")
     param = "tool_choice" if required else "tools"
-    return Calls(functions, required, several is not False, param, named=name is not None)
+    named = name is not None
+    # As at OpenAI: a function that is named is called once.
+    return Calls(functions, required, several is not False and not named, param, named=named)
 
 
 def _chosen(choice: Any) -> str | None:

@@ -122,6 +122,9 @@ FEATURES: Mapping[str, Feature] = {
     "tool_choice (a function)": Feature(
         lambda body: isinstance(body.get("tool_choice"), dict), EVERY
     ),
+    "parallel_tool_calls (false)": Feature(
+        lambda body: body.get("parallel_tool_calls") is False and _called(body), EVERY
+    ),
     "tool_choice (none)": Feature(lambda body: body.get("tool_choice") == "none", EVERY),
     "stop (an empty text)": Feature(_empty_stop, EVERY),
     "repetition_penalty": Feature(_other_than("repetition_penalty"), EVERY),

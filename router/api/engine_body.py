@@ -1,9 +1,10 @@
-"""The body of a completion as its engine gets it."""
+"""What an engine gets of a request, and what is made of its answer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,9 @@ from backends.wire.features import LLAMA_CPP
 from backends.wire.request import thinking
 from router.api.body import Asked
 from router.api.members import edited
+from router.api.mending import Mending
+from router.api.one_call import FirstCallEvents, first_call
+from router.api.task import Task
 from router.entry import ModelEntry
 from router.keep_alive import FIELDS as KEEP_ALIVE_FIELDS
 
@@ -30,8 +34,7 @@ Retelling = Callable[[Json], Json]
 def _one_tool(body: Json) -> Json:
     name = body["tool_choice"]["function"]["name"]
     only = [tool for tool in body["tools"] if tool["function"]["name"] == name]
-    several = body.get("parallel_tool_calls") or False
-    return {"tools": only[:1], "tool_choice": "required", "parallel_tool_calls": several}
+    return {"tools": only[:1], "tool_choice": "required", "parallel_tool_calls": False}
 
 
 def _no_tools(body: Json) -> Json:
@@ -73,12 +76,25 @@ RETOLD: Mapping[tuple[str, str], Retelling] = {
 """By engine and by what a request asks for, as `backends.wire.features` names it."""
 
 
-async def for_engine(
-    body: bytes, request: Asked, entry: ModelEntry, *, defaults: bool = True
-) -> bytes:
-    """As the client wrote it, but for what only the router understands, what the engine has other
-    words for, and what the user wants to have where the client says nothing: without `defaults`,
-    nothing is."""
+ONE_CALL = frozenset(
+    {(LLAMA_CPP, "tool_choice (a function)"), (LLAMA_CPP, "parallel_tool_calls (false)")}
+)
+"""What is held by leaving out what follows the first call, by engine and by what a request asks
+for: llama.cpp 11549 lets a model call again."""
+
+
+async def for_engine(body: bytes, request: Asked, entry: ModelEntry, task: Task) -> Mending:
+    """The body as the client wrote it, but for what only the router understands, what the engine
+    has other words for, and what the user wants to have where the client says nothing."""
+    question = await _question(body, request, entry, defaults=task.writes)
+    mending = await parsed(question, task.mending)
+    mending = replace(mending, blame=replace(mending.blame, model=entry.id))
+    if ONE_CALL.isdisjoint((entry.choice.engine, name) for name in request.features):
+        return mending
+    return replace(mending, mend=first_call, events=FirstCallEvents)
+
+
+async def _question(body: bytes, request: Asked, entry: ModelEntry, *, defaults: bool) -> bytes:
     engine = entry.choice.engine or ""
     retold = [RETOLD[engine, name] for name in request.features if (engine, name) in RETOLD]
     ours = request.fields.intersection(KEEP_ALIVE_FIELDS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from backends.errors import TooLongError as BackendTooLongError
@@ -55,9 +56,19 @@ CODES: Mapping[int, str] = {
 """By status; of others it is that the engine refused."""
 
 
-def engine_error(answer: Json | None, status: int, param: str | None = None) -> RouterError:
-    """The error in an engine's `answer`: its own words, bounded, if it has some. `param` is the
-    field of the text that may be too long."""
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """The field of the text that may be too long, and the model that it may be too long for."""
+
+    param: str | None = None
+    model: str = "the model"
+
+
+UNKNOWN = Blame()
+
+
+def engine_error(answer: Json | None, status: int, blame: Blame = UNKNOWN) -> RouterError:
+    """The error in an engine's `answer`: its own words, bounded, if it has some."""
     told = (answer or {}).get("error")
     told = told if isinstance(told, dict) else {"message": told}
     message, code, named = (_text(told.get(name)) for name in ("message", "code", "param"))
@@ -65,10 +76,12 @@ def engine_error(answer: Json | None, status: int, param: str | None = None) -> 
     if told.get("type") == TOO_LONG:
         sizes = count_in(told.get("n_prompt_tokens")), count_in(told.get("n_ctx"))
         return as_router_error(
-            BackendTooLongError.prompt(sizes[0], "the model", sizes[1], param=param or "input")
+            BackendTooLongError.prompt(
+                sizes[0], blame.model, sizes[1], param=blame.param or "input"
+            )
         )
-    if status >= 500 and TOO_LARGE in message and param:
-        return TooLongError(f"`{param}`: {message.rstrip('.')}.", param=param)
+    if status >= 500 and TOO_LARGE in message and blame.param:
+        return TooLongError(f"`{blame.param}`: {message.rstrip('.')}.", param=blame.param)
     if (about := _about(message, status)) is not None:
         status, named = 400, named or about[0]
     return EngineRefusedError(message, status=status, code=code or CODES.get(status), param=named)
@@ -84,7 +97,7 @@ def _about(message: str, status: int) -> tuple[str | None] | None:
     return next(((param,) for phrase, param in PHRASES.items() if phrase in message), None)
 
 
-def in_our_terms(body: bytes, status: int, param: str | None) -> tuple[RouterError, bytes] | None:
+def in_our_terms(body: bytes, status: int, blame: Blame) -> tuple[RouterError, bytes] | None:
     """The error in the `body` of an answer, and that body anew. None: it says it in our terms
     already, or is no JSON object with an error, and stays as it is."""
     try:
@@ -93,7 +106,7 @@ def in_our_terms(body: bytes, status: int, param: str | None) -> tuple[RouterErr
         return None
     if not isinstance(answer, dict) or "error" not in answer or _ours(answer["error"]):
         return None
-    error = engine_error(answer, status, param)
+    error = engine_error(answer, status, blame)
     return error, json.dumps(error.body(), ensure_ascii=False).encode("utf-8", "replace")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from router.api.engine_error import in_our_terms
+from router.api.engine_error import Blame, in_our_terms
 from router.errors import RouterError
 
 MARK = b'data: {"error"'
@@ -27,10 +27,10 @@ class Piece:
 
 class ErrorEvents:
     """Feed it the bytes as they come. All that is no error comes out as it went in; only what may
-    be the beginning of one waits for the next piece. `param` is the field that holds the prompt."""
+    be the beginning of one waits for the next piece."""
 
-    def __init__(self, param: str | None) -> None:
-        self._param = param
+    def __init__(self, blame: Blame) -> None:
+        self._blame = blame
         self._held = b""
         self._line_begins = True
         self._found = False
@@ -70,7 +70,7 @@ class ErrorEvents:
     def _read(self, before: bytes, event: bytes) -> Piece:
         """`event` begins with an error, of which an engine says no more."""
         line = event.partition(b"\n")[0].removeprefix(b"data: ")
-        found = in_our_terms(line, _status(line), self._param)
+        found = in_our_terms(line, _status(line), self._blame)
         if found is None:
             return Piece(before + event)
         error, body = found

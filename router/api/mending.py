@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from backends.asgi import send_whole
 from backends.base import Message, Send
-from router.api.engine_error import in_our_terms
+from router.api.engine_error import UNKNOWN, Blame, in_our_terms
 from router.api.error_events import ErrorEvents, Piece
 
 MAX_ERROR_BYTES = 2**20
@@ -18,14 +19,25 @@ Mend = Callable[[bytes], bytes]
 """Of the body of a whole answer."""
 
 
+class Events(Protocol):
+    """A stream that is changed on its way: bytes as they come in, bytes as they go out."""
+
+    def add(self, piece: bytes) -> bytes: ...
+
+    def finish(self) -> bytes:
+        """What was held back, at the end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mending:
     """The `body` for the engine. What it says of an error is put into our terms, in streams too;
-    `param` is the field of the text that may be too long. `mend` is for answers without one."""
+    `blame` is for one about the text. `mend` is for whole answers without an error, `events` makes
+    what is for one stream."""
 
     body: bytes
-    param: str | None = None
+    blame: Blame = UNKNOWN
     mend: Mend | None = None
+    events: Callable[[], Events] | None = None
 
     def send(self, send: Send) -> Send:
         return _Mended(send, self)
@@ -37,12 +49,12 @@ def unchanged(body: bytes) -> Mending:
 
 def blamed_on(param: str) -> Callable[[bytes], Mending]:
     """Of a body that needs no change, whose text is `param`."""
-    return lambda body: Mending(body=body, param=param)
+    return lambda body: Mending(body=body, blame=Blame(param))
 
 
 class _Mended:
-    """A `send` that keeps an answer until it is whole, if it has to be mended, and looks for errors
-    in a stream.
+    """A `send` that keeps an answer until it is whole, if it has to be mended, and mends a stream
+    as it comes.
 
     Raises a `RouterError` after an error in a stream, so that the connection is cut.
     """
@@ -52,38 +64,48 @@ class _Mended:
         self._mending = mending
         self._start: Message | None = None
         self._body = bytearray()
-        self._events: ErrorEvents | None = None
+        self._errors: ErrorEvents | None = None
+        self._events: Events | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             await self._begin(message)
         elif self._start is not None:
             await self._keep(self._start, message)
-        elif self._events is not None:
-            await self._pass(self._events, message)
+        elif self._errors is not None:
+            await self._pass(self._errors, message)
         else:
             await self._send(message)
 
     async def _begin(self, start: Message) -> None:
-        if self._mending.mend is not None or start["status"] >= 400:
+        kind = dict(start["headers"]).get(b"content-type", b"")
+        if start["status"] < 400 and kind.startswith(b"text/event-stream"):
+            self._errors = ErrorEvents(self._mending.blame)
+            self._events = self._mending.events and self._mending.events()
+        elif self._mending.mend is not None or start["status"] >= 400:
             self._start = start
             return
-        kind = dict(start["headers"]).get(b"content-type", b"")
-        if kind.startswith(b"text/event-stream"):
-            self._events = ErrorEvents(self._mending.param)
         await self._send(start)
 
-    async def _pass(self, events: ErrorEvents, message: Message) -> None:
+    async def _pass(self, errors: ErrorEvents, message: Message) -> None:
         more = message.get("more_body", False)
-        piece = events.add(message.get("body", b""))
+        piece = errors.add(message.get("body", b""))
         if not more and piece.error is None:
-            rest = events.finish()
+            rest = errors.finish()
             piece = Piece(piece.body + rest.body, rest.error)
+        ends = not more or piece.error is not None
+        body = self._changed(piece.body, ends=ends)
         if piece.error is not None:
-            await self._send({**message, "body": piece.body, "more_body": True})
+            await self._send({**message, "body": body, "more_body": True})
             raise piece.error
-        if piece.body or not more:
-            await self._send({**message, "body": piece.body})
+        if body or ends:
+            await self._send({**message, "body": body})
+
+    def _changed(self, piece: bytes, *, ends: bool) -> bytes:
+        if self._events is None:
+            return piece
+        changed = self._events.add(piece)
+        return changed + self._events.finish() if ends else changed
 
     async def _keep(self, start: Message, message: Message) -> None:
         self._body += message.get("body", b"")
@@ -111,5 +133,5 @@ class _Mended:
     def _mended(self, status: int, said: bytes) -> tuple[int, bytes]:
         if status < 400:
             return status, said if self._mending.mend is None else self._mending.mend(said)
-        found = in_our_terms(said, status, self._mending.param)
+        found = in_our_terms(said, status, self._mending.blame)
         return (status, said) if found is None else (found[0].status, found[1])

@@ -40,8 +40,7 @@ class Completions:
         teller = self._teller(request, scope, send)
 
         async def ask(entry: ModelEntry, instance: Instance) -> None:
-            question = await for_engine(body, request, entry, defaults=self.task.writes)
-            mending = await parsed(question, self.task.mending)
+            mending = await for_engine(body, request, entry, self.task)
             await instance(scope, replay(mending.body, receive), mending.send(teller.send))
 
         try:

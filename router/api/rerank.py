@@ -10,6 +10,7 @@ from typing import Any
 
 from backends.errors import BadRequestError
 from backends.wire.request import Fields, Json, json_body
+from router.api.engine_error import Blame
 from router.api.members import edited
 from router.api.mending import Mending
 
@@ -65,7 +66,7 @@ def mending(raw: bytes) -> Mending:
     if not request.plain:
         body = edited(raw, {"documents", "texts"}, {request.name: request.documents})
     mend = partial(_with_documents, request=request) if request.with_documents else None
-    return Mending(body=body, param=request.name, mend=mend)
+    return Mending(body=body, blame=Blame(request.name), mend=mend)
 
 
 def _with_documents(answer: bytes, request: RerankRequest) -> bytes:

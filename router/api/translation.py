@@ -104,9 +104,7 @@ class Translated:
                 outlet.passing = True
                 await instance(scope, replay(body, client.receive), send)
             else:
-                defaults = self.task.writes
-                whole = await for_engine(question, asked, entry, defaults=defaults)
-                mending = await parsed(whole, self.task.mending)
+                mending = await for_engine(question, asked, entry, self.task)
                 theirs = _question_scope(scope, translation.path)
                 again = replay(mending.body, client.receive)
                 await instance(theirs, again, mending.send(outlet.send))

@@ -136,9 +136,10 @@ CUT_CALLS = (
     "arguments, the others as text where the answer is not streamed ([tools](tools.md))."
 )
 SLOTS = "`n`: llama.cpp gives as many answers as `--parallel` says at most, mlx 32."
-CALLS_AGAIN = (
-    "`parallel_tool_calls: false`, and a function that `tool_choice` names: llama.cpp does not "
-    "keep a model from calling again; the others end the answer after one call."
+COUNTS_ALL_CALLS = (
+    "`parallel_tool_calls: false`, and a function that `tool_choice` names: llama.cpp lets a model "
+    "call again; all but the first call is left out of the answer, and its tokens are counted in "
+    "`usage`."
 )
 SPEAKS_FIRST = (
     "`tool_choice`: with llama.cpp, a model may speak before the call that is demanded of it; "
@@ -276,8 +277,10 @@ CALLS = (
     chat("one call at most", CALLED, SPACED, messages=WEATHER, tools=TOOLS,
          parallel_tool_calls=False),
     chat("a demanded call", CALLED, SPACED, messages=WEATHER, tools=TOOLS, tool_choice="required"),
+    chat("a call of a model that would go on calling", {**SUNG, "completion_tokens": 29},
+         {LLAMA_CPP: Difference(COUNTS_ALL_CALLS, {"completion_tokens": 146})},
+         messages=WEATHER, tools=[SING], tool_choice="required", parallel_tool_calls=False),
     chat("a call of one function", SUNG,
-         {LLAMA_CPP: Difference(CALLS_AGAIN, {"calls": [("sing", {"song": "la"})] * 2})},
          messages=WEATHER, tools=[d.WEATHER_TOOL, SING],
          tool_choice={"type": "function", "function": {"name": "sing"}}),
     chat("a call without a reason", SUNG,
@@ -409,6 +412,7 @@ TOOLS_OF_ANTHROPIC = [
     {"name": "get_weather", "input_schema": d.WEATHER_TOOL["function"]["parameters"]}
 ]
 PLAIN_CALL = {"status": 200, "calls": CALLED["calls"]}
+SUNG_ONCE = {"status": 200, "calls": SUNG["calls"]}
 
 DIALECTS = (
     Request(name="Anthropic's message", path=MESSAGES, says={**SAID, "reason": "end_turn"},
@@ -422,6 +426,10 @@ DIALECTS = (
     Request(name="a tool's use", path=MESSAGES, says={**PLAIN_CALL, "reason": "tool_use"},
             body={"messages": WEATHER, "max_tokens": 50, "temperature": 0,
                   "tools": TOOLS_OF_ANTHROPIC}),
+    Request(name="one use of a tool", path=MESSAGES, says={**SUNG_ONCE, "reason": "tool_use"},
+            body={"messages": WEATHER, "max_tokens": 200, "temperature": 0,
+                  "tools": [{"name": "sing", "input_schema": SCHEMA}],
+                  "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}),
     Request(name="a message that is too long", path=MESSAGES, says=REFUSED,
             body={"messages": (d.user(LONG),), "max_tokens": 5}),
     Request(name="a wrong temperature", path=MESSAGES, says=REFUSED,
@@ -433,6 +441,10 @@ DIALECTS = (
     Request(name="a response that is cut off", path=RESPONSES,
             says={"status": 200, "text": "I am a", "reason": "max_output_tokens"},
             body={"input": d.QUESTION, "temperature": 0, "max_output_tokens": 3}),
+    Request(name="a response with one call", path=RESPONSES, says=SUNG_ONCE,
+            body={"input": d.WEATHER_QUESTION, "temperature": 0, "parallel_tool_calls": False,
+                  "tools": [{"type": "function", "name": "sing", "parameters": SCHEMA}],
+                  "tool_choice": "required"}),
     Request(name="Ollama's chat", path=OLLAMA_CHAT, says={**SAID, "reason": "stop"},
             body={"messages": ASK, **COLD}),
     Request(name="Ollama's call", path=OLLAMA_CHAT, says=PLAIN_CALL,

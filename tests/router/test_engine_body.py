@@ -11,7 +11,8 @@ import pytest
 from backends.wire.features import FEATURES
 from backends.wire.request import check
 from router.api.body import asked
-from router.api.engine_body import RETOLD, for_engine
+from router.api.engine_body import ONE_CALL, RETOLD, for_engine
+from router.api.task import CHAT, TEXT
 from tests.router.entries import entry, yes
 
 HELLO = {"role": "user", "content": "Hello"}
@@ -25,7 +26,10 @@ def told(engine: str, *, chat: bool = True, **fields: Any) -> dict[str, Any]:
     name, prompt = ("messages", [HELLO]) if chat else ("prompt", "a")
     body = json.dumps({"model": "m", name: prompt, **fields}).encode()
     request = asked(body, name, lambda value: check(value, chat=chat))
-    whole = json.loads(asyncio.run(for_engine(body, request, entry("m", yes(engine)))))
+    mending = asyncio.run(
+        for_engine(body, request, entry("m", yes(engine)), CHAT if chat else TEXT)
+    )
+    whole = json.loads(mending.body)
     return {key: value for key, value in whole.items() if key not in ("model", name)}
 
 
@@ -75,4 +79,4 @@ def test_what_all_engines_say_alike_goes_as_it_came() -> None:
 
 
 def test_whatever_is_told_otherwise_is_a_feature_of_its_engine() -> None:
-    assert all(engine in FEATURES[name].engines for engine, name in RETOLD)
+    assert all(engine in FEATURES[name].engines for engine, name in {*RETOLD, *ONE_CALL})

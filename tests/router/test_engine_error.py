@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backends.errors import EngineDiedError
 from backends.proxy import error_event
-from router.api.engine_error import in_our_terms
+from router.api.engine_error import UNKNOWN, Blame, in_our_terms
 from router.api.error_events import MARK, MAX_ERROR_BYTES, ErrorEvents
 from router.errors import EngineRefusedError, RouterError
 from tests.fake_engine import asking
@@ -63,7 +63,7 @@ def said(message: str, kind: str = "invalid_request_error", code: int = 400) -> 
 def test_an_error_gets_our_type_code_and_param(
     status: int, answer: Any, expected: tuple[int, str, str, str | None]
 ) -> None:
-    found = in_our_terms(json.dumps(answer).encode(), status, "messages")
+    found = in_our_terms(json.dumps(answer).encode(), status, Blame("messages"))
     assert found is not None
     raised, body = found
     told = json.loads(body)["error"]
@@ -73,13 +73,13 @@ def test_an_error_gets_our_type_code_and_param(
 
 @pytest.mark.parametrize("value", [None, 5, [], {}, {"message": 5}, {"message": ""}])
 def test_an_error_without_words_gets_some(value: Any) -> None:
-    found = in_our_terms(json.dumps({"error": value}).encode(), 500, None)
+    found = in_our_terms(json.dumps({"error": value}).encode(), 500, UNKNOWN)
     assert found is not None
     assert json.loads(found[1])["error"]["message"] == "The engine failed."
 
 
 def test_words_without_end_are_cut() -> None:
-    found = in_our_terms(json.dumps(said("x" * 10_000)).encode(), 400, None)
+    found = in_our_terms(json.dumps(said("x" * 10_000)).encode(), 400, UNKNOWN)
     assert found is not None
     assert found[0].message == "x" * 2000
 
@@ -90,14 +90,14 @@ def test_words_without_end_are_cut() -> None:
      json.dumps(EngineRefusedError("x", status=400, param="a").body()).encode()],
 )  # fmt: skip
 def test_what_is_no_error_or_ours_already_stays_as_it_is(body: bytes) -> None:
-    assert in_our_terms(body, 400, "messages") is None
+    assert in_our_terms(body, 400, Blame("messages")) is None
 
 
 # Streams
 
 
 def through(*pieces: bytes) -> tuple[bytes, RouterError | None]:
-    events, out = ErrorEvents("messages"), b""
+    events, out = ErrorEvents(Blame("messages")), b""
     for piece in pieces:
         passed = events.add(piece)
         out += passed.body
@@ -164,6 +164,23 @@ def test_a_whole_error_leaves_in_our_terms(fake: Engines) -> None:
                 answer = await site.chat(asking(stream=stream, status=400, chunks=chunks))
                 told = error(answer, 400, "invalid_request")
                 assert (told["message"], told["param"]) == ("No such thing.", None)
+
+    run(main())
+
+
+def test_a_prompt_that_is_too_long_is_told_with_the_models_name(fake: Engines) -> None:
+    long = {
+        **said("too long", "exceed_context_size_error")["error"],
+        "n_prompt_tokens": 9,
+        "n_ctx": 8,
+    }
+
+    async def main() -> None:
+        async with serving(fake, A) as site:
+            answer = await site.chat(asking(status=400, chunks=[json.dumps({"error": long})]))
+            told = error(answer, 400, "context_length_exceeded")
+            assert "it has 9 tokens, and a takes 8" in told["message"]
+            assert told["param"] == "messages"
 
     run(main())
 

@@ -13,6 +13,7 @@ from backends.base import Message
 from backends.errors import BadRequestError
 from detect.types import Role, WeightFormat
 from router.api import rerank
+from router.api.engine_error import Blame
 from router.api.mending import Mending
 from router.api.task import CHAT
 from tests.router.entries import entry
@@ -170,7 +171,7 @@ def test_documents_are_put_into_the_answer_when_they_are_asked_for() -> None:
 
 
 def test_answers_that_are_right_pass_as_they_come() -> None:
-    mending = Mending(body=b"", param="input")
+    mending = Mending(body=b"", blame=Blame("input"))
     _, *parts = run(through(mending, 200, b"{ ", b"}"))
     assert [part["body"] for part in parts] == [b"{ ", b"}"]
 
@@ -188,7 +189,7 @@ def test_answers_that_are_right_pass_as_they_come() -> None:
 def test_a_text_that_is_too_long_is_the_requests_fault(
     status: int, body: bytes, expected: int
 ) -> None:
-    mending = Mending(body=b"", param="input")
+    mending = Mending(body=b"", blame=Blame("input"))
     start, whole = run(through(mending, status, body))
     assert start["status"] == expected
     if status != expected:

@@ -27,7 +27,7 @@ ASKED: dict[str, Any] = {
     "grammar (with tools)": "root ::= a", "response_format (of a text)": {"type": "json_object"},
     "json_schema": {"type": "object"}, "prompt (token ids)": [[1, 2]],
     "prompt (several)": ["a", "b"],
-    "tool_choice (none)": "none",
+    "tool_choice (none)": "none", "parallel_tool_calls (false)": False,
     "tool_choice (a function)": {"type": "function", "function": {"name": "f"}},
     "stop (an empty text)": ["", "a"], "repetition_penalty": 1.1, "reasoning_effort": "low",
     "response_format (minProperties, maxProperties, patternProperties, multipleOf)": {

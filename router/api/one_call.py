@@ -1,0 +1,100 @@
+"""The first call of an answer alone, for an engine that lets a model go on calling. Pure.
+
+What is left out was generated, and is counted in `usage`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from router.api.sse import MAX_EVENT_BYTES, written
+from router.api.told import list_in, object_in
+
+Json = dict[str, Any]
+
+CALLS = b'"tool_calls"'
+DATA, END = b"data: ", b"\n\n"
+
+
+def first_call(answer: bytes) -> bytes:
+    """A whole answer with the first call of each of its choices."""
+    if CALLS not in answer:
+        return answer
+    body = _object(answer)
+    cut = [_cut(choice) for choice in _choices(body)]
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace") if any(cut) else answer
+
+
+def _cut(choice: Json) -> bool:
+    message = object_in(choice.get("message"))
+    calls = list_in(message.get("tool_calls"))
+    if len(calls) < 2:
+        return False
+    message["tool_calls"], choice["finish_reason"] = calls[:1], "tool_calls"
+    return True
+
+
+class FirstCallEvents:
+    """Feed it a stream as it comes. Each choice ends with its first call: events before its second
+    one come out as they went in, and those that say nothing after it do not come out."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._ended: set[Any] = set()
+        """Choices that went on to call."""
+
+    def add(self, piece: bytes) -> bytes:
+        *events, self._held = (self._held + piece).split(END)
+        passed = b"".join(self._passed(event) for event in events)
+        if len(self._held) > MAX_EVENT_BYTES:
+            # No engine writes such an event: the client may find out what it is.
+            return passed + self.finish()
+        return passed
+
+    def finish(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
+
+    def _passed(self, event: bytes) -> bytes:
+        if CALLS not in event and not self._ended:
+            return event + END
+        body = _object(event.removeprefix(DATA))
+        choices = _choices(body)
+        changed = [self._cut(choice) for choice in choices]
+        if not any(changed):
+            return event + END
+        says_nothing = all(_is_empty(choice) for choice in choices) and not body.get("usage")
+        return b"" if says_nothing else written(body)
+
+    def _cut(self, choice: Json) -> bool:
+        """Whether something had to be changed."""
+        calls = list_in(object_in(choice.get("delta")).get("tool_calls"))
+        first = [call for call in calls if not object_in(call).get("index")]
+        number = choice.get("index")
+        if number in self._ended:
+            choice["delta"] = {}
+        elif len(first) < len(calls):
+            self._ended.add(number)
+            choice["delta"] = {"tool_calls": first} if first else {}
+        else:
+            return False
+        if choice.get("finish_reason") is not None:
+            # The call that is told is whole, whatever ended those behind it.
+            choice["finish_reason"] = "tool_calls"
+        return True
+
+
+def _is_empty(choice: Json) -> bool:
+    return not choice.get("delta") and choice.get("finish_reason") is None
+
+
+def _object(data: bytes) -> Json:
+    try:
+        return object_in(json.loads(data))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _choices(body: Json) -> list[Json]:
+    return [choice for choice in list_in(body.get("choices")) if isinstance(choice, dict)]
