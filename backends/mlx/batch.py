@@ -94,6 +94,7 @@ class BatchDecoder:
             self._prefixes.keep(tokens, list(state))
 
     def step(self) -> list[Token]:
+        self._prefixes.settle()
         self._admit()
         reading = self._reading()
         if reading:
@@ -183,7 +184,7 @@ class BatchDecoder:
         row = self._rows[response.uid]
         if response.finish_reason:
             del self._rows[response.uid]
-            self._prefixes.keep(response.all_tokens, response.prompt_cache)
+            self._prefixes.offer(response.all_tokens, response.prompt_cache)
         wanted = row.request.likelihoods
         return Token(
             row.number,

@@ -313,8 +313,16 @@ class Engine:
                 if token.last:
                     feed.put(None)
             yield
+        self._settle()
         self._decoding, self._rows_bytes = False, 0
         self._thread.submit(self._save())
+
+    def _settle(self) -> None:
+        """What the last rows left; before others, the decoder sees to it."""
+        try:
+            self._prefixes.settle()
+        except Exception:
+            self._restart()
 
     def _save(self) -> Work[None]:
         """Write what the disk does not have, an entry at a step, until there is a request."""
@@ -324,7 +332,9 @@ class Engine:
     def _restart(self) -> None:
         """A failed step fails the requests that were in it; the next ones find a new decoder."""
         log.exception("%s: a step failed", self.model)
-        assert self._weights is not None and self._text is not None and self._decoder is not None
+        if self._decoder is None:
+            return
+        assert self._weights is not None and self._text is not None
         self._fail_all("failed in the middle of the answer; the log says why")
         self._decoder.close()
         # Whatever broke may have left its marks in what is shared.

@@ -36,6 +36,7 @@ class Prefixes:
     def __init__(self, max_bytes: int, shelf: Shelf | None = None) -> None:
         self._cache = PrefixCache(max_bytes)
         self._shelf = shelf
+        self._offered: list[tuple[Sequence[int], KVState]] = []
 
     @property
     def nbytes(self) -> int:
@@ -50,10 +51,12 @@ class Prefixes:
 
     def length(self, prompt: bytes) -> int:
         """How many tokens of the prompt, which is packed, would be found in memory."""
+        self.settle()
         return max((usable(entry, prompt) for entry in self._cache), default=0)
 
     def fetch(self, prompt: Sequence[int]) -> Prefix | None:
         """The state is good for merging into a batch: its arrays belong to the cache."""
+        self.settle()
         if self._shelf is not None:
             self._take_from_shelf(prompt)
         hit = self._cache.fetch(prompt)
@@ -61,6 +64,17 @@ class Prefixes:
             return None
         entry = hit.entry
         return Prefix(kv_state.trimmed(entry.state, entry.length - hit.length), hit.length)
+
+    def offer(self, tokens: Sequence[int], state: KVState) -> None:
+        """To `keep` it soon: copying a long one takes a while, and its client waits for the end of
+        the answer. Nothing may be computed before that goes on from the state."""
+        self._offered.append((tokens, state))
+
+    def settle(self) -> None:
+        """Keep what was offered."""
+        offered, self._offered = self._offered, []
+        for tokens, state in offered:
+            self.keep(tokens, state)
 
     def keep(self, tokens: Sequence[int], state: KVState) -> None:
         """Takes the state over, if it is of use."""
@@ -75,12 +89,14 @@ class Prefixes:
         """Write one entry that the disk does not have; False if there is none."""
         if self._shelf is None:
             return False
+        self.settle()
         entry = next((entry for entry in self._cache if not entry.saved), None)
         if entry is not None:
             self._put_on_shelf(entry)
         return entry is not None
 
     def clear(self) -> None:
+        self._offered.clear()
         self._cache.clear()
 
     def _put_on_shelf(self, entry: Entry) -> None:

@@ -95,7 +95,7 @@ class SequentialDecoder:
         tokens, self._tokens = self._tokens, []
         self._row = self._steps = None
         if tokens:
-            self._prefixes.keep(tokens[: kv_state.cut(state, len(tokens))], state)
+            self._prefixes.offer(tokens[: kv_state.cut(state, len(tokens))], state)
 
     def _run(self, row: int, request: RowRequest) -> Generator[Token | None, None, None]:
         """None for each piece of the prompt that was read, then the tokens."""

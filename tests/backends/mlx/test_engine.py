@@ -4,7 +4,8 @@ import asyncio
 import io
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
@@ -283,6 +284,40 @@ def test_a_step_that_fails_fails_the_running_requests_and_the_engine_goes_on(
             with pytest.raises(EngineDiedError):
                 await song
         assert text(await answer(engine, asking(d.QUESTION))) == d.SENTENCE
+
+    with_engine(variant("mlx-bf16"), scenario)
+
+
+def test_an_answer_ends_before_its_state_is_kept(variant: Variant) -> None:
+    """Copying a long one takes a while."""
+
+    async def scenario(engine: Engine) -> None:
+        ended = threading.Event()
+        keep = engine._prefixes.keep
+
+        def kept(tokens: Sequence[int], state: Any) -> None:
+            assert ended.wait(60)
+            keep(tokens, state)
+
+        engine._prefixes.keep = kept  # type: ignore[method-assign]
+        assert text(await answer(engine, asking(d.QUESTION))) == d.SENTENCE
+        ended.set()
+        again = end(await answer(engine, asking(d.QUESTION)))
+        assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+
+    with_engine(variant("mlx-bf16"), scenario)
+
+
+def test_a_state_that_cannot_be_kept_costs_nobody_an_answer(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        def broken(tokens: Sequence[int], state: Any) -> None:
+            raise ValueError("a bug in mlx")
+
+        engine._prefixes.keep = broken  # type: ignore[method-assign]
+        for _ in range(3):
+            assert text(await answer(engine, asking(d.QUESTION))) == d.SENTENCE
+            await idle(engine)
+        assert not len(engine._prefixes)
 
     with_engine(variant("mlx-bf16"), scenario)
 

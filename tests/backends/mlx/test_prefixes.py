@@ -64,6 +64,7 @@ def finish(decoder: Decoder) -> dict[int, list[Token]]:
     while len(decoder):
         for token in decoder.step():
             said.setdefault(token.row, []).append(token)
+    decoder._prefixes.settle()  # type: ignore[attr-defined]
     return said
 
 
