@@ -74,9 +74,13 @@ def _last_mark(text: str, shared: int, ids: Sequence[int], marks: Marks) -> tupl
     at, mark = max(((text.rfind(mark, 0, shared), mark) for mark in marks), default=(-1, ""))
     if at < 0:
         return 0, 0
-    places = [index for index, token in enumerate(ids) if token == marks[mark]]
-    earlier = text.count(mark, 0, at)
-    return (at, places[earlier]) if earlier < len(places) else (0, 0)
+    index = -1
+    try:
+        for _ in range(text.count(mark, 0, at) + 1):
+            index = ids.index(marks[mark], index + 1)
+    except ValueError:
+        return 0, 0
+    return at, index
 
 
 def _later_requests(messages: Sequence[Message]) -> Iterator[list[Message]]:

@@ -14,6 +14,7 @@ from backends.errors import BadRequestError
 from backends.mlx import library
 from backends.mlx.body import load_body
 from backends.mlx.checkpoints import checkpoints as find_checkpoints
+from backends.mlx.encoder import Encoder, marks_of
 from backends.mlx.grammar import Grammars, Mask, Thinking
 from backends.mlx.notations import notation_of
 from backends.mlx.spelling import Spellings
@@ -183,7 +184,8 @@ class Text:
         self.defaults = defaults_of_folder(folder)
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self.dialect = self._dialect()
-        self._marks = _marks(self._tokenizer._tokenizer)
+        self._marks = marks_of(self._tokenizer._tokenizer)
+        self._encoder = Encoder(self._tokenizer._tokenizer)
         self._spellings = Spellings(self._tokenizer._tokenizer)
         self._grammars = Grammars(self._tokenizer._tokenizer, self._spelled, self.stop_ids)
 
@@ -320,7 +322,9 @@ class Text:
         except UnicodeEncodeError:
             # A template can write half a surrogate pair.
             raise BadRequestError("The prompt is not valid Unicode.", param=param) from None
-        return list(self._tokenizer.encode(text, add_special_tokens=special))
+        if special:
+            return list(self._tokenizer.encode(text))
+        return self._encoder.ids(text)
 
     def _rendered(self, request: GenerationRequest) -> str:
         if not self._tokenizer.has_chat_template:
@@ -344,15 +348,6 @@ class Text:
                 **request.template_arguments,
             ),
         )
-
-
-def _marks(tokenizer: Any) -> dict[str, int]:
-    added = tokenizer.added_tokens_decoder if tokenizer.is_fast else {}
-    return {
-        token.content: int(number)
-        for number, token in added.items()
-        if token.special and not token.normalized
-    }
 
 
 def _vocabulary(config: Mapping[str, Any], tokens: int) -> int:
