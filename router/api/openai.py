@@ -43,11 +43,12 @@ class Completions:
             mending = await for_engine(body, request, entry, self.task)
             await instance(scope, replay(mending.body, receive), mending.send(teller.send))
 
-        try:
-            await self.admission.answer(request, receive, ask, teller.telling, self.task.check)
-        except (RouterError, EngineError) as error:
-            await teller.fail(error)
-            raise
+        async with teller.keeping_alive():
+            try:
+                await self.admission.answer(request, receive, ask, teller.telling, self.task.check)
+            except (RouterError, EngineError) as error:
+                await teller.fail(error)
+                raise
 
     def _teller(self, request: Asked, scope: Scope, send: Send) -> Teller:
         plain = request.stream and not request.fields & NOT_FOR_PEOPLE
@@ -55,7 +56,7 @@ class Completions:
         kind = wanted(scope, default, plain_stream=plain)
         if self.task.path != CHAT.path and kind is Progress.REASONING:
             kind = Progress.COMMENTS
-        return Teller(send, kind if request.stream else Progress.OFF, request.model)
+        return Teller(send, kind, request.model, streams=request.stream)
 
 
 class Models:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from backends.asgi import parsed, send_whole
 from backends.base import Message, Send
 from router.api.answer import json_bytes
 from router.api.engine_error import engine_error
+from router.api.silence import Silence, meanwhile
 from router.api.sse import EventReader
 from router.errors import (
     EngineFailedError,
@@ -23,10 +23,6 @@ from router.errors import (
 )
 
 Json = dict[str, Any]
-
-QUIET_SECONDS = 10.0
-"""Longest silence in a stream. An error before its end still has a status of its own, and clients
-and proxies give up after a minute at the earliest."""
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_REFUSAL_BYTES = 2**20
@@ -91,9 +87,8 @@ class WholeOutlet:
         self._refusal: _Refusal | None = None
         self._body = bytearray()
 
-    @contextlib.asynccontextmanager
-    async def keeping_alive(self) -> AsyncIterator[None]:
-        yield
+    def keeping_alive(self) -> AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -134,16 +129,10 @@ class StreamOutlet:
         self._refusal: _Refusal | None = None
         self.began = False
         self._done = False
-        self._spoke = time.monotonic()
+        self._silence = Silence()
 
-    @contextlib.asynccontextmanager
-    async def keeping_alive(self) -> AsyncIterator[None]:
-        ticker = asyncio.create_task(self._keep_alive())
-        try:
-            yield
-        finally:
-            ticker.cancel()
-            await asyncio.gather(ticker, return_exceptions=True)
+    def keeping_alive(self) -> AbstractAsyncContextManager[None]:
+        return meanwhile(self._keep_alive())
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -184,19 +173,16 @@ class StreamOutlet:
         await self._say(self._stream.add(chunk))
 
     async def _keep_alive(self) -> None:
-        while not self.passing and not self._done:
-            quiet = time.monotonic() - self._spoke
-            if quiet >= QUIET_SECONDS:
-                self._spoke += quiet
-                await self._say(self._stream.wait())
-            else:
-                await asyncio.sleep(QUIET_SECONDS - quiet)
+        async for _ in self._silence.ends():
+            if self.passing or self._done:
+                return
+            await self._say(self._stream.wait())
 
     async def _say(self, pieces: Iterable[bytes]) -> None:
         body = b"".join(pieces)
         if not body:
             return
-        self._spoke = time.monotonic()
+        self._silence.broken()
         if not self.began:
             self.began = True
             headers = [

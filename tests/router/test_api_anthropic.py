@@ -13,7 +13,7 @@ import pytest
 
 from backends.wire.request import COUNT_PATH
 from detect.types import Role
-from router.api import fluency, outlet
+from router.api import fluency, silence
 from router.api.fluency import COUNT_TOKENS, MESSAGES, Fluency
 from router.api.sse import EventReader
 from router.model_settings import ModelSettings
@@ -39,7 +39,7 @@ def fake(tmp_path: Path) -> Engines:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlet, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(silence, "QUIET_SECONDS", 0.05)
 
 
 def asking(model: str = "a", *, stream: bool = False, **how: Any) -> dict[str, Any]:

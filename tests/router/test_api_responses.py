@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.api import outlet
+from router.api import silence
 from router.api.fluency import RESPONSES
 from router.api.sse import EventReader
 from tests.fake_engine.engine import SENTENCE
@@ -114,7 +114,7 @@ def test_a_failure_in_a_stream_is_an_event_and_a_cut(fake: Engines) -> None:
 def test_a_model_that_cannot_be_loaded_fails_the_response_that_has_begun(
     fake: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlet, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(silence, "QUIET_SECONDS", 0.05)
     fake.engine("a").behave(start_seconds=0.3, exit_at_start=1)
 
     async def main() -> None:
