@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -12,8 +13,8 @@ from typing import Any
 BLOCK_CHARACTERS = 1024
 """A block is at least as long: to encode less takes no longer than to begin with it."""
 
-MAX_CHARACTERS = 2**21
-"""Of the blocks that are kept: some 8 MB at most with their ids."""
+MAX_BYTES = 16 * 2**20
+"""Of the blocks that are kept, with their ids."""
 
 PROBES = (("a", ""), ("a", "a"), ("a ", " a"), ("\n", "\n"), (" a.", "A\n\n"))
 """What may stand around a mark; its neighbours' ids must not depend on each other."""
@@ -32,7 +33,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._known: OrderedDict[str, array[int]] = OrderedDict()
         """The longest unused first."""
-        self._characters = 0
+        self._bytes = 0
 
     def ids(self, text: str) -> list[int]:
         if len(text) <= BLOCK_CHARACTERS or self._border is None:
@@ -59,15 +60,17 @@ class Encoder:
         if ids is None:
             ids = array("i", self._encode(block))
             self._keep(block, ids)
-        self._known.move_to_end(block)
+        else:
+            self._known.move_to_end(block)
         return ids
 
     def _keep(self, block: str, ids: array[int]) -> None:
+        if _bytes_of(block, ids) > MAX_BYTES:
+            return
         self._known[block] = ids
-        self._characters += len(block)
-        while self._characters > MAX_CHARACTERS and len(self._known) > 1:
-            oldest, _ = self._known.popitem(last=False)
-            self._characters -= len(oldest)
+        self._bytes += _bytes_of(block, ids)
+        while self._bytes > MAX_BYTES:
+            self._bytes -= _bytes_of(*self._known.popitem(last=False))
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
@@ -75,19 +78,25 @@ class Encoder:
     @cached_property
     def _border(self) -> re.Pattern[str] | None:
         """Of the marks of its template that stand by themselves; None where there are none."""
-        marks = [mark for mark in marks_of(self._tokenizer) if self._is_border(mark)]
+        template = _templates(self._tokenizer)
+        own = {mark: id_ for mark, id_ in marks_of(self._tokenizer).items() if mark in template}
+        added = list(self._tokenizer.added_tokens_decoder.values()) if own else []
+        marks = [mark for mark, id_ in own.items() if self._is_border(mark, id_, added)]
         longest_first = sorted(marks, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first))) if marks else None
 
-    def _is_border(self, mark: str) -> bool:
-        added = (str(token) for token in self._tokenizer.added_tokens_decoder.values())
-        if mark not in _templates(self._tokenizer) or any(_runs_into(one, mark) for one in added):
+    def _is_border(self, mark: str, id_: int, added: Iterable[Any]) -> bool:
+        if any(_runs_into(token, mark) for token in added) or self._encode(mark) != [id_]:
             return False
         return all(
             self._encode(before + mark + after)
             == [*self._encode(before), *self._encode(mark + after)]
             for before, after in PROBES
         )
+
+
+def _bytes_of(block: str, ids: array[int]) -> int:
+    return sys.getsizeof(block) + sys.getsizeof(ids)
 
 
 def marks_of(tokenizer: Any) -> dict[str, int]:
@@ -100,9 +109,13 @@ def marks_of(tokenizer: Any) -> dict[str, int]:
     }
 
 
-def _runs_into(token: str, mark: str) -> bool:
-    """Whether a place where the mark seems to begin may lie within another token."""
-    ends = (token[at:] for at, letter in enumerate(token) if at and letter == mark[0])
+def _runs_into(token: Any, mark: str) -> bool:
+    """Whether a place where the mark seems to begin may belong to another token, which begins
+    earlier, or with the mark and depends on what is around it."""
+    text = str(token.content)
+    if text.startswith(mark) and text != mark and (token.lstrip or token.single_word):
+        return True
+    ends = (text[at:] for at, letter in enumerate(text) if at and letter == mark[0])
     return any(end.startswith(mark) or mark.startswith(end) for end in ends)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
@@ -258,8 +258,10 @@ class Engine:
         )
 
     def _prove(self, prompt: Prompt) -> None:
-        assert self._decoder is not None
+        if self._decoder is None:
+            raise self._failure("was unloaded")
         self._decoder.prove(prompt.ids)
+        self._prefixes.settle()
 
     def _insert(
         self,
@@ -299,30 +301,28 @@ class Engine:
 
     def _decode(self) -> Work[None]:
         """Runs while there are rows."""
-        while self._decoder is not None and len(self._decoder):
-            try:
-                tokens = self._decoder.step()
-            except Exception:
-                self._restart()
-                break
-            # Others look at it, and the decoder changes while it is looked at.
-            self._rows_bytes = self._decoder.nbytes
-            for token in tokens:
-                feed = self._feeds.pop(token.row) if token.last else self._feeds[token.row]
-                feed.put(token)
-                if token.last:
-                    feed.put(None)
-            yield
-        self._settle()
-        self._decoding, self._rows_bytes = False, 0
+        try:
+            while self._decoder is not None and len(self._decoder):
+                try:
+                    tokens = self._decoder.step()
+                except Exception:
+                    self._restart()
+                    break
+                # Others look at it, and the decoder changes while it is looked at.
+                self._rows_bytes = self._decoder.nbytes
+                self._tell(tokens)
+                yield
+        finally:
+            self._decoding, self._rows_bytes = False, 0
+        self._prefixes.settle()
         self._thread.submit(self._save())
 
-    def _settle(self) -> None:
-        """What the last rows left; before others, the decoder sees to it."""
-        try:
-            self._prefixes.settle()
-        except Exception:
-            self._restart()
+    def _tell(self, tokens: Iterable[Token]) -> None:
+        for token in tokens:
+            feed = self._feeds.pop(token.row) if token.last else self._feeds[token.row]
+            feed.put(token)
+            if token.last:
+                feed.put(None)
 
     def _save(self) -> Work[None]:
         """Write what the disk does not have, an entry at a step, until there is a request."""
@@ -332,11 +332,10 @@ class Engine:
     def _restart(self) -> None:
         """A failed step fails the requests that were in it; the next ones find a new decoder."""
         log.exception("%s: a step failed", self.model)
-        if self._decoder is None:
-            return
-        assert self._weights is not None and self._text is not None
+        assert self._weights is not None and self._text is not None and self._decoder is not None
         self._fail_all("failed in the middle of the answer; the log says why")
-        self._decoder.close()
+        broken, self._decoder = self._decoder, None
+        broken.close()
         # Whatever broke may have left its marks in what is shared.
         self._prefixes.clear()
         self._decoder = self._make_decoder(self._text.stop_ids)

@@ -61,8 +61,8 @@ def settle() -> None:
 
     These are 80,000 objects, and looking at all of them takes 40 to 80 ms, for which everything
     else in this process stands still: every unloading did it, now and then any allocation, and the
-    import itself. So it looks for garbage before there are so many; what the import leaves of it,
-    300 objects, is kept.
+    import itself. So it looks for garbage before there are so many. What the import leaves of it,
+    300 objects, is kept for ever, and what others leave in cycles during those seconds.
     """
     global _settled
     with _settle_lock:

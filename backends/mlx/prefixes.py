@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +10,8 @@ from typing import Protocol
 from backends.mlx import kv_state
 from backends.mlx.kv_state import KVState
 from backends.mlx.prefix_cache import Counters, Entry, PrefixCache, pack, usable
+
+log = logging.getLogger("router.engine")
 
 MIN_TOKENS = 16
 """Shorter ones are computed faster than they are found."""
@@ -71,10 +74,13 @@ class Prefixes:
         self._offered.append((tokens, state))
 
     def settle(self) -> None:
-        """Keep what was offered."""
+        """Keep what was offered. One that cannot be kept is the loss of none but itself."""
         offered, self._offered = self._offered, []
         for tokens, state in offered:
-            self.keep(tokens, state)
+            try:
+                self.keep(tokens, state)
+            except Exception:
+                log.exception("a prompt of %d tokens could not be kept", len(tokens))
 
     def keep(self, tokens: Sequence[int], state: KVState) -> None:
         """Takes the state over, if it is of use."""

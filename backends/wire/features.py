@@ -120,7 +120,7 @@ FEATURES: Mapping[str, Feature] = {
     ),
     "tool_choice": Feature(_other_than("tool_choice", "auto", "none"), EVERY),
     "tool_choice (a function)": Feature(
-        lambda body: isinstance(body.get("tool_choice"), dict), EVERY
+        lambda body: "messages" in body and isinstance(body.get("tool_choice"), dict), EVERY
     ),
     "parallel_tool_calls (false)": Feature(
         lambda body: body.get("parallel_tool_calls") is False and _called(body), EVERY

@@ -6,15 +6,19 @@ What is left out was generated, and is counted in `usage`.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from router.api.sse import MAX_EVENT_BYTES, written
-from router.api.told import list_in, object_in
+from router.api.told import count_in, list_in, object_in
 
 Json = dict[str, Any]
 
 CALLS = b'"tool_calls"'
-DATA, END = b"data: ", b"\n\n"
+DATA = re.compile(rb"^data:(.*)", re.MULTILINE)
+END = re.compile(rb"\r?\n\r?\n")
+LONGEST_END = 3
+"""Bytes of an end that may have come without its last one."""
 
 
 def first_call(answer: bytes) -> bytes:
@@ -40,49 +44,66 @@ class FirstCallEvents:
     one come out as they went in, and those that say nothing after it do not come out."""
 
     def __init__(self) -> None:
-        self._held = b""
-        self._ended: set[Any] = set()
+        self._held = bytearray()
+        self._first: dict[int, int] = {}
+        """By choice, the number of its first call."""
+        self._ended: set[int] = set()
         """Choices that went on to call."""
 
     def add(self, piece: bytes) -> bytes:
-        *events, self._held = (self._held + piece).split(END)
-        passed = b"".join(self._passed(event) for event in events)
+        searched = max(0, len(self._held) - LONGEST_END)
+        self._held += piece
+        passed, begin = b"", 0
+        for end in END.finditer(self._held, searched):
+            passed += self._passed(bytes(self._held[begin : end.end()]))
+            begin = end.end()
+        del self._held[:begin]
         if len(self._held) > MAX_EVENT_BYTES:
             # No engine writes such an event: the client may find out what it is.
-            return passed + self.finish()
+            passed += self._let_go()
         return passed
 
     def finish(self) -> bytes:
-        held, self._held = self._held, b""
+        return self._passed(self._let_go())
+
+    def _let_go(self) -> bytes:
+        held = bytes(self._held)
+        self._held.clear()
         return held
 
     def _passed(self, event: bytes) -> bytes:
         if CALLS not in event and not self._ended:
-            return event + END
-        body = _object(event.removeprefix(DATA))
+            return event
+        body = _object(b"\n".join(DATA.findall(event)))
         choices = _choices(body)
         changed = [self._cut(choice) for choice in choices]
         if not any(changed):
-            return event + END
+            return event
         says_nothing = all(_is_empty(choice) for choice in choices) and not body.get("usage")
         return b"" if says_nothing else written(body)
 
     def _cut(self, choice: Json) -> bool:
         """Whether something had to be changed."""
-        calls = list_in(object_in(choice.get("delta")).get("tool_calls"))
-        first = [call for call in calls if not object_in(call).get("index")]
-        number = choice.get("index")
+        number = count_in(choice.get("index"))
+        delta = object_in(choice.get("delta"))
+        calls = list_in(delta.get("tool_calls"))
+        first = [call for call in calls if self._is_first(number, call)]
         if number in self._ended:
             choice["delta"] = {}
         elif len(first) < len(calls):
             self._ended.add(number)
-            choice["delta"] = {"tool_calls": first} if first else {}
+            del delta["tool_calls"]
+            choice["delta"] = {**delta, "tool_calls": first} if first else delta
         else:
             return False
         if choice.get("finish_reason") is not None:
             # The call that is told is whole, whatever ended those behind it.
             choice["finish_reason"] = "tool_calls"
         return True
+
+    def _is_first(self, choice: int, call: Any) -> bool:
+        index = count_in(object_in(call).get("index"))
+        return self._first.setdefault(choice, index) == index
 
 
 def _is_empty(choice: Json) -> bool:

@@ -402,6 +402,8 @@ TEXTS = (
     text("a form of a text", {"status": 200, "text": '"x"'},
          response_format=formed({"enum": ["x"]})),
     text("a stop text of a text", {"status": 200, "text": " a", "reason": "stop"}, stop=" cra"),
+    text("a function that a text cannot call", WENT_ON,
+         tool_choice={"type": "function", "function": {"name": "sing"}}),
     text("a text's temperature that is none", wrong("temperature"), temperature="x"),
 )  # fmt: skip
 

@@ -73,6 +73,30 @@ def test_an_event_with_both_calls_keeps_the_first() -> None:
     assert told == stream(chunk(tool_calls=both[:1]), chunk(reason="tool_calls"))
 
 
+def test_an_event_with_more_than_calls_loses_only_the_others() -> None:
+    both = [call(3, name="f", arguments="{}"), call(4, name="g", arguments="{}")]
+    told = through([stream(chunk(role="assistant", content="a", tool_calls=both))])
+    assert told == stream(chunk(role="assistant", content="a", tool_calls=both[:1]))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("head", ["data:", ": a comment\ndata: "])
+def test_however_events_are_written_there_is_one_call(end: str, head: str) -> None:
+    events = [head.replace("\n", end) + json.dumps(one) for one in (*BEFORE, *AGAIN)]
+    said = "".join(event + 2 * end for event in events).encode()
+    told = "".join(event + 2 * end for event in events[: len(BEFORE)]).encode()
+    for at in range(len(said) - len(told), len(said)):
+        assert through([said[:at], said[at:]]) == told
+    assert through([said.removesuffix(2 * end.encode())]) == told
+
+
+def test_a_long_event_in_small_pieces_takes_no_longer_than_its_length() -> None:
+    events = FirstCallEvents()
+    piece = b"a" * 512
+    assert not any(events.add(piece) for _ in range(20_000))
+    assert events.finish() == 20_000 * piece
+
+
 def test_each_choice_ends_by_itself() -> None:
     other = chunk(1, content="hello"), chunk(1, "stop")
     said = stream(*BEFORE, *AGAIN, *other, chunk(0, "length"))
@@ -89,6 +113,7 @@ def test_each_choice_ends_by_itself() -> None:
         b'data: {"choices": [{"delta": {"tool_calls": [7, {"index": null}]}}]}\n\n',
         b'data: ' + b"[" * 100_000 + b'"tool_calls"\n\n',
         b'data: "tool_calls" without an end',
+        b'data: {"choices": [{"index": [], "delta": {"tool_calls": [{"index": 0}]}}]}\n\n',
         b"",
     ],
 )  # fmt: skip

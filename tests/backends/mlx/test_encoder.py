@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import starmap
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from backends.mlx import encoder as encoding
-from backends.mlx.encoder import Encoder
+from backends.mlx.encoder import Encoder, _bytes_of
 from backends.mlx.model import Text
 from tests.conftest import Variant
 
@@ -101,9 +102,15 @@ KINDS = {make.__name__: tokenizer_of(make)
          for make in (byte_level, prefixed, first, always, legacy, stripping)}  # fmt: skip
 
 KINDS["trapped"] = tokenizer_of(byte_level, TRAP)
+for number, flags in enumerate(({"lstrip": True}, {"single_word": True})):
+    longer = AddedToken("<|end|>b", normalized=False, special=False, **flags)
+    KINDS[f"longer-{number}"] = tokenizer_of(byte_level, longer)
+KINDS["split"] = tokenizer_of(byte_level)
+KINDS["split"].split_special_tokens = True
 
 texts = st.lists(
-    st.sampled_from((START, END, EATS, NORMAL, WORD, LONGER, "ab<", *WORDS)), max_size=60
+    st.sampled_from((START, END, EATS, NORMAL, WORD, LONGER, "ab<", "<|end|>b", *WORDS)),
+    max_size=60,
 ).map("".join)
 
 
@@ -138,6 +145,14 @@ def test_marks_that_change_what_is_beside_them_are_no_borders() -> None:
     assert Encoder(KINDS["trapped"])._border is None
 
 
+def test_thousands_of_special_tokens_are_looked_at_once() -> None:
+    many = (AddedToken(f"<|r{n}|>", normalized=False, special=True) for n in range(3000))
+    border = Encoder(tokenizer_of(byte_level, *many))._border
+    assert border is not None
+    assert border.fullmatch(START)
+    assert not border.fullmatch("<|r1|>")
+
+
 class Counting:
     """A tokenizer that counts the characters which it encodes."""
 
@@ -167,27 +182,29 @@ def test_a_turn_encodes_only_what_is_new() -> None:
 def test_what_is_kept_is_bounded_and_the_longest_unused_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(encoding, "MAX_CHARACTERS", 20_000)
+    monkeypatch.setattr(encoding, "MAX_BYTES", 100_000)
     tokenizer = Counting(KINDS["byte_level"])
     encoder = Encoder(tokenizer)
     often = f"{START}{'b' * 2000}{START}"
     for n in range(30):
         encoder.ids(often)
         encoder.ids(f"{START}{n}{'a' * 2000}{START}")
-    assert sum(map(len, encoder._known)) == encoder._characters <= 20_000
+    assert sum(starmap(_bytes_of, encoder._known.items())) == encoder._bytes <= 100_000
+    assert len(encoder._known) > 5
     tokenizer.encoded = 0
     encoder.ids(often)
     assert tokenizer.encoded == len(START)
 
 
-def test_a_block_that_is_larger_than_all_that_is_kept_is_kept_alone(
+def test_a_block_that_is_larger_than_all_that_may_be_kept_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(encoding, "MAX_CHARACTERS", 5000)
+    monkeypatch.setattr(encoding, "MAX_BYTES", 20_000)
     encoder = Encoder(KINDS["byte_level"])
-    for letter in "ab":
-        encoder.ids(f"{START}{letter * 6000}{START}")
-    assert len(encoder._known) == 1
+    kept = f"{START}{'a' * 2000}"
+    for block in (kept, f"{START}{'b' * 20_000}"):
+        encoder.ids(f"{block}{START}")
+    assert list(encoder._known) == [kept]
 
 
 def test_a_tokenizer_without_marks_encodes_at_once() -> None:

@@ -314,10 +314,29 @@ def test_a_state_that_cannot_be_kept_costs_nobody_an_answer(variant: Variant) ->
             raise ValueError("a bug in mlx")
 
         engine._prefixes.keep = broken  # type: ignore[method-assign]
+        song = asyncio.create_task(answer(engine, asking(d.SONG_QUESTION, max_tokens=200)))
         for _ in range(3):
             assert text(await answer(engine, asking(d.QUESTION))) == d.SENTENCE
-            await idle(engine)
+        assert not song.done()
+        assert end(await song).usage.completion_tokens == 200
+        await idle(engine)
         assert not len(engine._prefixes)
+
+    with_engine(variant("mlx-bf16"), scenario)
+
+
+def test_an_engine_that_cannot_be_mended_says_so_to_all_who_come(variant: Variant) -> None:
+    async def scenario(engine: Engine) -> None:
+        def broken(*_: Any) -> Any:
+            raise ValueError("a bug in mlx")
+
+        assert engine._decoder is not None
+        engine._decoder.step = broken  # type: ignore[method-assign]
+        engine._make_decoder = broken  # type: ignore[assignment, method-assign]
+        for _ in range(2):
+            with pytest.raises(EngineDiedError):
+                await answer(engine, asking(d.QUESTION))
+        assert not engine._decoding
 
     with_engine(variant("mlx-bf16"), scenario)
 
