@@ -149,7 +149,8 @@ class Engine:
     def _answer(self, feed: _Feed, request: GenerationRequest) -> None:
         prompt = self._prompt(request)
         self._check_length(prompt, "messages" if request.chat else "prompt")
-        answer = Answer(self._dialect.parser(request, prompt.text), chat=request.chat)
+        parser = self._dialect.parser(request, prompt.text)
+        answer = Answer(parser, chat=request.chat, stops=request.stop)
         theirs = not self._dialect.calls and prompt.grammar is None
         question = self._question(request, prompt, parses_calls=theirs)
         began = False
@@ -223,8 +224,9 @@ class Engine:
             stream=True,
             max_tokens=min(request.max_tokens or left, left),
             stop_seqs=list(request.stop) or None,
-            # They carry the white space that the engine cuts off at the start of a stream.
-            logprobs=not request.chat,
+            # With the bytes of tokens: the white space that the engine cuts off at the start of a
+            # stream, and the stop string that it has met.
+            logprobs=not request.chat or bool(request.stop),
             tool_schemas=[json.dumps(tool) for tool in request.tools] or [NO_TOOL],
             tool_choice=choice,
             grammar=prompt.grammar,

@@ -158,7 +158,9 @@ EMPTY_PROMPT = (
     "token for a text's beginning."
 )
 COUNTS_MORE = "`frequency_penalty` makes tokens less likely sooner on mistral.rs."
-STOP_UNTOLD = "`stop_reason` of Anthropic's dialect: only mlx tells that a stop sequence was met."
+STOP_UNTOLD = (
+    "`stop_reason` of Anthropic's dialect: llama.cpp does not tell that a stop sequence was met."
+)
 UNKNOWN_TOKENS = "`logit_bias` of a token that the model does not have: a 400 on mlx, else ignored."
 
 ONE_OF_TWO = Difference(COUNTS_ONE, {"completion_tokens": 17})
@@ -421,10 +423,18 @@ DIALECTS = (
             body={"messages": ASK, "max_tokens": 50, "temperature": 0}),
     Request(name="a stop sequence", path=MESSAGES,
             says={"status": 200, "text": PARROTED["text"], "reason": "stop_sequence"},
-            differs=dict.fromkeys((LLAMA_CPP, MISTRAL_RS),
-                                  Difference(STOP_UNTOLD, {"reason": "end_turn"})),
+            differs={LLAMA_CPP: Difference(STOP_UNTOLD, {"reason": "end_turn"})},
             body={"messages": ASK, "max_tokens": 50, "temperature": 0,
                   "stop_sequences": ["parrot"]}),
+    Request(name="a stop sequence that begins within a token", path=MESSAGES,
+            says={"status": 200, "text": "I am a small par", "reason": "stop_sequence"},
+            differs={LLAMA_CPP: Difference(STOP_UNTOLD, {"reason": "end_turn"})},
+            body={"messages": ASK, "max_tokens": 50, "temperature": 0,
+                  "stop_sequences": ["and I say", "rot, and"]}),
+    Request(name="a stop sequence that does not come", path=MESSAGES,
+            says={**SAID, "reason": "end_turn"},
+            body={"messages": ASK, "max_tokens": 50, "temperature": 0,
+                  "stop_sequences": ["crow"]}),
     Request(name="a tool's use", path=MESSAGES, says={**PLAIN_CALL, "reason": "tool_use"},
             body={"messages": WEATHER, "max_tokens": 50, "temperature": 0,
                   "tools": TOOLS_OF_ANTHROPIC}),
