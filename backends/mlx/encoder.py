@@ -21,7 +21,8 @@ PROBES = (("a", ""), ("a", "a"), ("a ", " a"), ("\n", "\n"), (" a.", "A\n\n"))
 
 
 class Encoder:
-    """Of a tokenizer of `transformers`, without the tokens that it puts around a text.
+    """Of a tokenizer of `transformers`, whose chat template is `template`, without the tokens that
+    it puts around a text.
 
     Fast tokenizers look for special tokens first, and then at what is between them, each part by
     itself. So a text is cut where some of those begin, and every turn of a conversation finds the
@@ -29,8 +30,9 @@ class Encoder:
     time.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, template: str) -> None:
         self._tokenizer = tokenizer
+        self._template = template
         self._known: OrderedDict[str, array[int]] = OrderedDict()
         """The longest unused first."""
         self._bytes = 0
@@ -78,12 +80,12 @@ class Encoder:
     @cached_property
     def _border(self) -> re.Pattern[str] | None:
         """Of the marks of its template that stand by themselves; None where there are none."""
-        template = _templates(self._tokenizer)
-        own = {mark: id_ for mark, id_ in marks_of(self._tokenizer).items() if mark in template}
+        marks = marks_of(self._tokenizer)
+        own = {mark: id_ for mark, id_ in marks.items() if mark in self._template}
         added = list(self._tokenizer.added_tokens_decoder.values()) if own else []
-        marks = [mark for mark, id_ in own.items() if self._is_border(mark, id_, added)]
-        longest_first = sorted(marks, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first))) if marks else None
+        borders = [mark for mark, id_ in own.items() if self._is_border(mark, id_, added)]
+        longest_first = sorted(borders, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first))) if borders else None
 
     def _is_border(self, mark: str, id_: int, added: Iterable[Any]) -> bool:
         if any(_runs_into(token, mark) for token in added) or self._encode(mark) != [id_]:
@@ -117,9 +119,3 @@ def _runs_into(token: Any, mark: str) -> bool:
         return True
     ends = (text[at:] for at, letter in enumerate(text) if at and letter == mark[0])
     return any(end.startswith(mark) or mark.startswith(end) for end in ends)
-
-
-def _templates(tokenizer: Any) -> str:
-    found = tokenizer.chat_template
-    texts: Iterable[Any] = found.values() if isinstance(found, dict) else [found]
-    return "\n".join(text for text in texts if isinstance(text, str))

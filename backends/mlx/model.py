@@ -185,7 +185,7 @@ class Text:
         self.stop_ids = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self.dialect = self._dialect()
         self._marks = marks_of(self._tokenizer._tokenizer)
-        self._encoder = Encoder(self._tokenizer._tokenizer)
+        self._encoder = Encoder(self._tokenizer._tokenizer, self._template())
         self._spellings = Spellings(self._tokenizer._tokenizer)
         self._grammars = Grammars(self._tokenizer._tokenizer, self._spelled, self.stop_ids)
 

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from router.api.sse import MAX_EVENT_BYTES, written
-from router.api.told import count_in, list_in, object_in
+from router.api.told import count_in, json_object, list_in, object_in
 
 Json = dict[str, Any]
 
@@ -25,7 +25,7 @@ def first_call(answer: bytes) -> bytes:
     """A whole answer with the first call of each of its choices."""
     if CALLS not in answer:
         return answer
-    body = _object(answer)
+    body = json_object(answer) or {}
     cut = [_cut(choice) for choice in _choices(body)]
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace") if any(cut) else answer
 
@@ -74,7 +74,7 @@ class FirstCallEvents:
     def _passed(self, event: bytes) -> bytes:
         if CALLS not in event and not self._ended:
             return event
-        body = _object(b"\n".join(DATA.findall(event)))
+        body = json_object(b"\n".join(DATA.findall(event))) or {}
         choices = _choices(body)
         changed = [self._cut(choice) for choice in choices]
         if not any(changed):
@@ -108,13 +108,6 @@ class FirstCallEvents:
 
 def _is_empty(choice: Json) -> bool:
     return not choice.get("delta") and choice.get("finish_reason") is None
-
-
-def _object(data: bytes) -> Json:
-    try:
-        return object_in(json.loads(data))
-    except (ValueError, RecursionError):
-        return {}
 
 
 def _choices(body: Json) -> list[Json]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
@@ -15,6 +14,7 @@ from router.api.answer import json_bytes
 from router.api.engine_error import engine_error
 from router.api.silence import Silence, meanwhile
 from router.api.sse import EventReader
+from router.api.told import json_object
 from router.errors import (
     EngineFailedError,
     RouterError,
@@ -66,7 +66,7 @@ class _Refusal:
         self._body += body[: MAX_REFUSAL_BYTES - len(self._body)]
 
     def error(self) -> RouterError:
-        error = engine_error(_json(bytes(self._body)), self._status)
+        error = engine_error(json_object(bytes(self._body)), self._status)
         if self._status in UNKNOWN_PATH:
             return UnsupportedError(
                 f"The engine that runs this model cannot do this: {error.message}", param="model"
@@ -108,7 +108,7 @@ class WholeOutlet:
 
     def _written(self, body: bytes) -> bytes:
         """In a thread where it is long, as many vectors are."""
-        answer = _json(body) if len(body) <= MAX_ANSWER_BYTES else None
+        answer = json_object(body) if len(body) <= MAX_ANSWER_BYTES else None
         if answer is None:
             raise EngineFailedError("The engine answered with something else than a JSON object.")
         return json_bytes(self._translate(answer))
@@ -165,7 +165,7 @@ class StreamOutlet:
             await self._add(event.data)
 
     async def _add(self, data: str) -> None:
-        chunk = _json(data)
+        chunk = json_object(data)
         if chunk is None:
             raise EngineFailedError("The engine's stream has an event that is no JSON object.")
         if "error" in chunk:
@@ -191,11 +191,3 @@ class StreamOutlet:
             ]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-def _json(text: str | bytes) -> Json | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -12,6 +12,15 @@ def object_in(value: Any) -> Json:
     return value if isinstance(value, dict) else {}
 
 
+def json_object(text: str | bytes) -> Json | None:
+    """None where it is something else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def list_in(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 

@@ -93,9 +93,7 @@ def tokenizer_of(make: Make, *more: AddedToken) -> Any:
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True))
     make(tokenizer)
     tokenizer.add_tokens([*ADDED, *more])
-    found = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    found.chat_template = TEMPLATE
-    return found
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 KINDS = {make.__name__: tokenizer_of(make)
@@ -123,7 +121,7 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tiny_blocks")
 def test_blocks_change_no_token(kind: str) -> None:
     tokenizer = KINDS[kind]
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, TEMPLATE)
 
     @settings(max_examples=150, deadline=None)
     @given(texts)
@@ -134,7 +132,7 @@ def test_blocks_change_no_token(kind: str) -> None:
 
 
 def test_marks_that_change_what_is_beside_them_are_no_borders() -> None:
-    border = Encoder(KINDS["byte_level"])._border
+    border = Encoder(KINDS["byte_level"], TEMPLATE)._border
     assert border is not None
     assert {mark for mark in (START, END, EATS, NORMAL, WORD) if border.fullmatch(mark)} >= {
         START,
@@ -142,12 +140,12 @@ def test_marks_that_change_what_is_beside_them_are_no_borders() -> None:
     }
     assert not border.fullmatch(EATS)
     assert not border.fullmatch(NORMAL)
-    assert Encoder(KINDS["trapped"])._border is None
+    assert Encoder(KINDS["trapped"], TEMPLATE)._border is None
 
 
 def test_thousands_of_special_tokens_are_looked_at_once() -> None:
     many = (AddedToken(f"<|r{n}|>", normalized=False, special=True) for n in range(3000))
-    border = Encoder(tokenizer_of(byte_level, *many))._border
+    border = Encoder(tokenizer_of(byte_level, *many), TEMPLATE)._border
     assert border is not None
     assert border.fullmatch(START)
     assert not border.fullmatch("<|r1|>")
@@ -170,7 +168,7 @@ class Counting:
 
 def test_a_turn_encodes_only_what_is_new() -> None:
     tokenizer = Counting(KINDS["byte_level"])
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, TEMPLATE)
     text = "".join(f"{START}ab ba {n}{'a' * 500}{END}\n" for n in range(40))
     encoder.ids(text)
     tokenizer.encoded = 0
@@ -184,7 +182,7 @@ def test_what_is_kept_is_bounded_and_the_longest_unused_leaves(
 ) -> None:
     monkeypatch.setattr(encoding, "MAX_BYTES", 100_000)
     tokenizer = Counting(KINDS["byte_level"])
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, TEMPLATE)
     often = f"{START}{'b' * 2000}{START}"
     for n in range(30):
         encoder.ids(often)
@@ -200,7 +198,7 @@ def test_a_block_that_is_larger_than_all_that_may_be_kept_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(encoding, "MAX_BYTES", 20_000)
-    encoder = Encoder(KINDS["byte_level"])
+    encoder = Encoder(KINDS["byte_level"], TEMPLATE)
     kept = f"{START}{'a' * 2000}"
     for block in (kept, f"{START}{'b' * 20_000}"):
         encoder.ids(f"{block}{START}")
@@ -209,7 +207,7 @@ def test_a_block_that_is_larger_than_all_that_may_be_kept_is_not(
 
 def test_a_tokenizer_without_marks_encodes_at_once() -> None:
     tokenizer = KINDS["first"]
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, TEMPLATE)
     encoder._border = None
     text = f"{START}ab " * 1000
     assert encoder.ids(text) == tokenizer.encode(text, add_special_tokens=False)
